@@ -1,0 +1,144 @@
+# `make` lists the targets. CI runs nothing but this file (.ci/run).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := $(CURDIR)/.bin
+export PATH := $(BIN):$(PATH)
+
+# Packages tested at the same time. Each may start Redis or a browser of its own: more
+# than 2 makes their deadlines a matter of luck on small machines.
+TEST_PARALLEL ?= 2
+TEST_FLAGS ?=
+BENCH ?= .
+FUZZ_TIME ?= 10s
+
+# The date is the commit's, so that a build can be repeated.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+
+# The version of a module that go.mod requires: generators match what they generate for.
+required = $(shell awk '$$1 == "$(1)" { print $$2 }' go.mod)
+PROTOBUF_VERSION := $(call required,google.golang.org/protobuf)
+GATEWAY_VERSION := $(call required,github.com/grpc-ecosystem/grpc-gateway/v2)
+
+# The text before "## " names a target, the text after it says what it does.
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: build ## Run everything in one process, without Redis or other services
+	$(BIN)/eventbus dev
+
+.PHONY: build
+build: ## Build .bin/eventbus
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/eventbus .
+
+.PHONY: test
+test: deps ## Run all tests with the race detector
+	go test -race -timeout 9m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
+	@found=0; \
+	for file in $$(git ls-files --cached --others --exclude-standard '*_test.go'); do \
+		for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
+			found=1; \
+			echo "fuzz $$name in ./$${file%/*}"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ_TIME) "./$${file%/*}"; \
+		done; \
+	done; \
+	[ $$found = 1 ] || echo 'no fuzz tests'
+
+.PHONY: bench
+bench: deps ## Run the Go benchmarks that match BENCH (all)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...
+
+.PHONY: lint
+lint: golangci-lint buf ## Check format and style of Go and proto
+	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' ':!gen' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l); \
+	[ -z "$$unformatted" ] || { printf 'not gofmt-ed (make fmt):\n%s\n' "$$unformatted"; exit 1; }
+	buf format --diff --exit-code proto
+	buf lint proto
+	golangci-lint config verify
+	golangci-lint run ./...
+
+.PHONY: fmt
+fmt: golangci-lint buf ## Format Go and proto
+	golangci-lint fmt ./...
+	buf format --write proto
+
+.PHONY: vet
+vet: ## Compile everything, tests included, and vet it
+	go vet ./...
+
+.PHONY: generate
+generate: generators ## Write gen/ and edge/openapi.json from proto/
+	$(call into,$(BIN)/generated)
+	rm -rf gen
+	mv $(BIN)/generated/gen gen
+	mkdir -p edge
+	mv $(BIN)/generated/edge/openapi.json edge/openapi.json
+
+.PHONY: checkgenerate
+checkgenerate: generators ## Check that generated code is up to date
+	$(call into,$(BIN)/generated)
+	@diff -ru gen $(BIN)/generated/gen && diff -u edge/openapi.json $(BIN)/generated/edge/openapi.json \
+		|| { echo 'generated code differs: run make generate'; exit 1; }
+
+# $(call into,DIR) generates everything into an empty DIR.
+define into
+rm -rf $(1)
+buf generate -o $(1)
+@mv $(1)/edge/openapi.swagger.json $(1)/edge/openapi.json
+endef
+
+.PHONY: breaking
+breaking: buf ## Check that proto/ breaks no client of main (or of AGAINST=<revision>)
+	@.ci/breaking
+
+.PHONY: checktidy
+checktidy: ## Check that go.mod and go.sum are tidy
+	go mod tidy -diff
+
+.PHONY: deps
+deps: ## Install what the tests need and Go does not bring: Redis, a browser (Debian, root)
+	@.ci/deps
+
+.PHONY: clean
+clean: ## Remove .bin: tools and binaries
+	rm -rf $(BIN)
+
+# Tools are built into .bin from the module proxy, pinned here and kept out of go.mod, so
+# that theirs are not the product's dependencies. A stamp carries the version: another
+# pin builds anew. Once built, everything above works offline.
+#
+# $(call tool,NAME,PACKAGE,VERSION)
+define tool
+.PHONY: $(1)
+$(1): $(BIN)/.$(1)@$(3)
+$(BIN)/.$(1)@$(3):
+	@mkdir -p $(BIN)
+	@rm -f $(BIN)/.$(1)@*
+	CGO_ENABLED=0 GOBIN=$(BIN) go install $(2)@$(3)
+	@touch $$@
+endef
+
+$(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,v1.75.0))
+$(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0))
+$(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.3))
+$(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOBUF_VERSION)))
+$(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2))
+$(eval $(call tool,protoc-gen-grpc-gateway,github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway,$(GATEWAY_VERSION)))
+$(eval $(call tool,protoc-gen-openapiv2,github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2,$(GATEWAY_VERSION)))
+
+.PHONY: generators
+generators: buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2
+
+.PHONY: tools
+tools: generators golangci-lint grpcurl ## Build all tools into .bin

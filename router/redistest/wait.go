@@ -1,0 +1,39 @@
+package redistest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+const (
+	pollEvery = 10 * time.Millisecond
+	// opTimeout bounds every wait of this package. It is long because a loaded machine is not a failure.
+	opTimeout = 60 * time.Second
+)
+
+// poll repeats op until it succeeds, fails for good (backoff.Permanent) or ctx ends. Its error says what was waited for
+// and what op said last.
+func poll(ctx context.Context, what string, op func(context.Context) error) error {
+	var last error
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		last = op(ctx)
+		return struct{}{}, last
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(pollEvery)), backoff.WithMaxElapsedTime(0))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(last, err):
+		return fmt.Errorf("wait until %s: %w", what, err)
+	default:
+		return fmt.Errorf("wait until %s: %w; last: %w", what, err, last)
+	}
+}
+
+// withTimeout is the context of an operation that has none from its caller.
+func withTimeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), opTimeout)
+}

@@ -1,0 +1,101 @@
+// Package demo is a worker written as one should be written: it talks to the
+// bus over gRPC like any other, and shows what a worker owes the bus.
+//
+//   - Every publish carries an idempotency key, so that it may be repeated.
+//   - What failed for now is repeated, with backoff, for less time than the bus
+//     remembers a key; what was refused for good is not.
+//   - Text that streams is published in batches of what is ready: a slow bus
+//     makes the batches larger, not the text slower.
+//   - The last event is final.
+//
+// It plays two jobs over and over, so that `eventbus dev` has something to show.
+// It owns no connection and knows nothing of Redis or HTTP.
+//
+//	scan.go, chat.go (the jobs) → publish.go (keys, retries) → gRPC Publish → router
+package demo
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+)
+
+// DefaultPace plays about 25 tokens a second and a scan in about four seconds.
+const DefaultPace = 40 * time.Millisecond
+
+// restPaces is the rest between two jobs of a kind: two seconds at DefaultPace.
+const restPaces = 50
+
+// Options are the worker's settings.
+type Options struct {
+	// Pace is the time from one token to the next; a stage of a scan takes about
+	// twenty. 0 waits for nothing and loads the bus as fast as it can: for tests.
+	Pace time.Duration
+}
+
+// Worker plays the jobs.
+type Worker struct {
+	client eventbusv1.EventBusServiceClient
+	logger *slog.Logger
+	pace   time.Duration
+}
+
+// New returns a worker that publishes through client, which stays the caller's.
+func New(client eventbusv1.EventBusServiceClient, logger *slog.Logger, opts Options) *Worker {
+	return &Worker{client: client, logger: logger, pace: opts.Pace}
+}
+
+// Run plays a scan and a chat, each again and again, side by side. It blocks
+// until ctx ends and then returns nil. An error means that the bus refused an
+// event for good (a bad one, an unknown domain, no permission) or was away for
+// retryFor.
+func (w *Worker) Run(ctx context.Context) error {
+	g, groupCtx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.repeat(groupCtx, "scan", scan) })
+	g.Go(func() error { return w.repeat(groupCtx, "chat", chat) })
+	err := g.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// repeat plays one new job after the other until ctx ends.
+func (w *Worker) repeat(ctx context.Context, domain string, play func(context.Context, job) error) error {
+	for {
+		j := job{Worker: w, domain: domain, id: uuid.NewString()}
+		if err := play(ctx, j); err != nil {
+			return fmt.Errorf("demo: %s job %s: %w", domain, j.id, err)
+		}
+		if err := j.work(ctx, restPaces); err != nil {
+			return err
+		}
+	}
+}
+
+// job is one job under way.
+type job struct {
+	*Worker
+	domain, id string
+}
+
+// work stands for the work that a real worker does here.
+func (j job) work(ctx context.Context, paces int) error {
+	if j.pace <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(time.Duration(paces) * j.pace)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

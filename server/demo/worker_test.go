@@ -1,0 +1,252 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+)
+
+// start runs a worker and returns a function that ends it and returns what Run
+// returned.
+func start(t *testing.T, client eventbusv1.EventBusServiceClient, pace time.Duration) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- New(client, slog.New(slog.DiscardHandler), Options{Pace: pace}).Run(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+func mustStop(t *testing.T, stop func() error) {
+	t.Helper()
+	if err := stop(); err != nil {
+		t.Errorf("Run after its context ended: %v, want nil", err)
+	}
+}
+
+// steps are a scan's events as "stage status progress".
+var steps = []string{
+	"queued started 0", "queued completed 5",
+	"vision started 5", "vision completed 40",
+	"rule started 40", "rule completed 55",
+	"answer started 55", "answer completed 85",
+	"reward started 85", "reward completed 95",
+	"done completed 100",
+}
+
+func checkScan(t *testing.T, j *memoryJob) {
+	t.Helper()
+	var got []string
+	for _, e := range j.events {
+		got = append(got, strings.Join([]string{e.GetStage(), e.GetStatus(), progress(e)}, " "))
+	}
+	if diff := cmp.Diff(steps, got); diff != "" {
+		t.Errorf("events of scan %s (-want +got):\n%s", j.id, diff)
+	}
+	vision := j.events[3].GetResult().GetStructValue().AsMap()
+	if got := vision["middle_category"]; got != "금속캔" {
+		t.Errorf("vision found %v, want 금속캔", got)
+	}
+	whole := j.events[len(j.events)-1].GetResult().GetStructValue().AsMap()
+	if diff := cmp.Diff(vision, whole["vision"]); diff != "" || len(whole) != 4 {
+		t.Errorf("the final result has %d stages, vision differs:\n%s", len(whole), diff)
+	}
+}
+
+func progress(e *eventbusv1.Event) string {
+	if e.Progress == nil {
+		return "unset"
+	}
+	return strconv.Itoa(int(e.GetProgress()))
+}
+
+func checkChat(t *testing.T, j *memoryJob) {
+	t.Helper()
+	if got := len(j.events); got != 201 {
+		t.Fatalf("chat %s has %d events, want 200 tokens and the final one", j.id, got)
+	}
+	var text strings.Builder
+	for _, e := range j.events[:200] {
+		if e.GetStage() != "token" || e.GetStatus() != "streaming" {
+			t.Fatalf("chat %s: %v, want a streaming token", j.id, e)
+		}
+		text.WriteString(e.GetContent())
+	}
+	final := j.events[200].GetResult().GetStructValue().AsMap()
+	if text.String() != chatAnswer || final["text"] != chatAnswer {
+		t.Errorf("chat %s says %q and at last %q", j.id, text.String(), final["text"])
+	}
+}
+
+func TestWorker_PlaysBothJobsInOrderAgainAndAgain(t *testing.T) {
+	bus := newMemoryBus()
+	stop := start(t, bus.serve(t), 0)
+	scans, chats := bus.waitFinished(t, "scan", 3), bus.waitFinished(t, "chat", 3)
+	mustStop(t, stop)
+
+	for _, j := range scans {
+		checkScan(t, j)
+	}
+	for _, j := range chats {
+		checkChat(t, j)
+	}
+}
+
+func TestWorker_RepeatsOfWhatFailedAreWrittenOnce(t *testing.T) {
+	bus := newMemoryBus()
+	down := status.Error(codes.Unavailable, "redis is away")
+	fail := func(calls ...int) func(int) error {
+		return func(call int) error {
+			if slices.Contains(calls, call) {
+				return down
+			}
+			return nil
+		}
+	}
+	bus.before = fail(3, 40, 90)
+	bus.after = fail(6, 60, 120) // the reply is lost, the event is not
+	stop := start(t, bus.serve(t), 0)
+	scan, chat := bus.waitFinished(t, "scan", 1)[0], bus.waitFinished(t, "chat", 1)[0]
+	mustStop(t, stop)
+
+	checkScan(t, scan)
+	checkChat(t, chat)
+	if bus.duplicates() == 0 {
+		t.Error("no event was repeated: the test shows nothing")
+	}
+}
+
+func TestWorker_LeavesNothingBehindWhenItsContextEnds(t *testing.T) {
+	bus := newMemoryBus()
+	stop := start(t, bus.serve(t), time.Hour) // every wait is as good as endless
+	bus.waitEvent(t)
+	mustStop(t, stop) // goleak looks for the rest
+}
+
+func TestWorker_EndsWhenTheBusRefusesAnEventForGood(t *testing.T) {
+	bus := newMemoryBus()
+	bus.before = func(int) error { return status.Error(codes.InvalidArgument, "unknown domain") }
+	worker := New(bus.serve(t), slog.New(slog.DiscardHandler), Options{})
+
+	err := worker.Run(t.Context())
+	if status.Code(errors.Unwrap(err)) != codes.InvalidArgument {
+		t.Errorf("Run: %v, want the refusal", err)
+	}
+	if bus.countCalls() > 2 {
+		t.Errorf("a refused event was repeated: %d calls of two jobs", bus.countCalls())
+	}
+}
+
+func TestWorker_PlaysAtItsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := newMemoryBus()
+		begin := time.Now()
+		stop := start(t, inProcess{bus: bus}, DefaultPace)
+		scan := bus.waitFinished(t, "scan", 1)[0]
+		scanTook := time.Since(begin)
+		chat := bus.waitFinished(t, "chat", 1)[0]
+		chatTook := time.Since(begin)
+		mustStop(t, stop)
+
+		checkScan(t, scan)
+		checkChat(t, chat)
+		if want := 95 * DefaultPace; scanTook != want {
+			t.Errorf("a scan took %v, want %v", scanTook, want)
+		}
+		if want := 200 * DefaultPace; chatTook != want {
+			t.Errorf("200 tokens took %v, want %v", chatTook, want)
+		}
+		if got := len(chat.batches); got != 200 {
+			t.Errorf("a bus that answers at once got %d batches of 200 tokens, want one each", got)
+		}
+	})
+}
+
+func TestChat_ASlowBusGetsLargerBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := newMemoryBus()
+		stop := start(t, inProcess{bus: bus, latency: 20 * DefaultPace}, DefaultPace)
+		chat := bus.waitFinished(t, "chat", 1)[0]
+		mustStop(t, stop)
+
+		checkChat(t, chat)
+		if got := len(chat.batches); got > 12 || slices.Max(chat.batches) > maxBatch {
+			t.Errorf("batches of %v tokens, want about 20 in each", chat.batches)
+		}
+	})
+}
+
+func TestRetry_WaitsAsLongAsTheBusAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full, err := status.New(codes.ResourceExhausted, "log full").WithDetails(
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(90 * time.Second)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bus := newMemoryBus()
+		bus.before = func(call int) error {
+			if call == 1 {
+				return full.Err()
+			}
+			return nil
+		}
+		begin := time.Now()
+		if err := testJob(bus).publish(t.Context(), "key", &eventbusv1.Event{Stage: "vision"}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took != 90*time.Second {
+			t.Errorf("repeated after %v, want 90s", took)
+		}
+	})
+}
+
+func TestRetry_GivesUpBeforeTheBusForgetsTheKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := newMemoryBus()
+		bus.before = func(int) error { return status.Error(codes.Unavailable, "away") }
+		begin := time.Now()
+		err := testJob(bus).publish(t.Context(), "key", &eventbusv1.Event{Stage: "vision"})
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("publish: %v, want the bus's own error", err)
+		}
+		if took := time.Since(begin); took > retryFor || took < retryFor-2*maxRetry {
+			t.Errorf("gave up after %v, want just under %v", took, retryFor)
+		}
+	})
+}
+
+func TestRetry_ACallThatHangsIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		err := testJob(nil).retry(t.Context(), func(ctx context.Context) error {
+			if calls++; calls > 1 {
+				return nil
+			}
+			<-ctx.Done() // the host vanished
+			return status.FromContextError(ctx.Err()).Err()
+		})
+		if err != nil || calls != 2 {
+			t.Errorf("%d calls, error %v; want 2, nil", calls, err)
+		}
+	})
+}
+
+func testJob(bus *memoryBus) job {
+	return job{Worker: New(inProcess{bus: bus}, slog.New(slog.DiscardHandler), Options{}), domain: "scan", id: "a"}
+}

@@ -19,12 +19,11 @@ func (s *Server) Exec(ctx context.Context, args ...string) (string, error) {
 // CLI is Exec that fails tb.
 func (s *Server) CLI(tb testing.TB, args ...string) string {
 	tb.Helper()
-	ctx, cancel := withTimeout()
-	defer cancel()
-	out, err := s.Exec(ctx, args...)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	var out string
+	do(tb, "run redis-cli", func(ctx context.Context) (err error) {
+		out, err = s.Exec(ctx, args...)
+		return err
+	})
 	return out
 }
 
@@ -54,22 +53,17 @@ func (s *Server) redisCLI(ctx context.Context, args ...string) (string, error) {
 // FlushAll deletes all data of this server.
 func (s *Server) FlushAll(tb testing.TB) {
 	tb.Helper()
-	ctx, cancel := withTimeout()
-	defer cancel()
-	if err := s.client.FlushAll(ctx).Err(); err != nil {
-		tb.Fatalf("FLUSHALL on %s: %v", s.Addr(), err)
-	}
+	do(tb, "FLUSHALL on "+s.Addr(), func(ctx context.Context) error { return s.client.FlushAll(ctx).Err() })
 }
 
 // KillClients closes the connections of all clients of a type ("normal", "pubsub", "replica", "master") and returns how
 // many. "normal" includes idle connections of Client, which reconnects.
 func (s *Server) KillClients(tb testing.TB, typ string) int {
 	tb.Helper()
-	ctx, cancel := withTimeout()
-	defer cancel()
-	n, err := s.client.ClientKillByFilter(ctx, "TYPE", typ).Result()
-	if err != nil {
-		tb.Fatalf("CLIENT KILL TYPE %s on %s: %v", typ, s.Addr(), err)
-	}
+	var n int64
+	do(tb, "CLIENT KILL TYPE "+typ+" on "+s.Addr(), func(ctx context.Context) (err error) {
+		n, err = s.client.ClientKillByFilter(ctx, "TYPE", typ).Result()
+		return err
+	})
 	return int(n)
 }

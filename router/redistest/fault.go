@@ -70,6 +70,7 @@ func (s *Server) Pause() error {
 		if !s.running() {
 			return errNotUp
 		}
+		s.paused = true
 		if err := s.proc.signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
@@ -95,6 +96,7 @@ func (s *Server) Resume() error {
 		if !s.running() {
 			return errNotUp
 		}
+		s.paused = false
 		return s.proc.signal(syscall.SIGCONT)
 	})
 }
@@ -138,6 +140,13 @@ func (s *Server) WaitReady(ctx context.Context) error {
 		return errNotUp
 	}
 	return s.waitReady(ctx, proc)
+}
+
+// responsive tells whether the process runs and is not paused.
+func (s *Server) responsive() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running() && !s.paused
 }
 
 // running needs mu.
@@ -188,7 +197,12 @@ func (s *Server) start(ctx context.Context) error {
 	if s.proc, err = startProcess(path, s.logFile(), args...); err != nil {
 		return err
 	}
-	if err := s.waitReady(ctx, s.proc); err != nil {
+	s.paused = false
+	err = s.waitReady(ctx, s.proc)
+	if err == nil && s.settings.role == roleSentinel {
+		err = s.tuneSentinel(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, s.kill())
 	}
 	return nil

@@ -24,8 +24,9 @@ type Server struct {
 	onFault  func(error) // of the test that owns the server; may be nil
 	client   *redis.Client
 
-	mu     sync.Mutex // guards proc and closed, and makes a fault one step
+	mu     sync.Mutex // guards the fields below, and makes a fault one step
 	proc   *process   // nil or ended: the server is down
+	paused bool
 	closed bool
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"testing"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -36,4 +37,14 @@ func poll(ctx context.Context, what string, op func(context.Context) error) erro
 // withTimeout is the context of an operation that has none from its caller.
 func withTimeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), opTimeout)
+}
+
+// do runs op with the usual timeout and fails tb if it fails.
+func do(tb testing.TB, what string, op func(context.Context) error) {
+	tb.Helper()
+	ctx, cancel := withTimeout()
+	defer cancel()
+	if err := op(ctx); err != nil {
+		tb.Fatalf("redistest: %s: %v", what, err)
+	}
 }

@@ -46,11 +46,11 @@ test: deps ## Run all tests with the race detector
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
 	@found=0; \
-	for file in $$(git ls-files --cached --others --exclude-standard '*_test.go'); do \
+	for file in $$(find . -name '*_test.go' ! -path './.*'); do \
 		for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
 			found=1; \
-			echo "fuzz $$name in ./$${file%/*}"; \
-			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ_TIME) "./$${file%/*}"; \
+			echo "fuzz $$name in $${file%/*}"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ_TIME) "$${file%/*}"; \
 		done; \
 	done; \
 	[ $$found = 1 ] || echo 'no fuzz tests'
@@ -61,7 +61,7 @@ bench: deps ## Run the Go benchmarks that match BENCH (all)
 
 .PHONY: lint
 lint: golangci-lint buf ## Check format and style of Go and proto
-	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' ':!gen' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l); \
+	@unformatted=$$(find . -name '*.go' ! -path './.*' ! -path './gen/*' -exec gofmt -l {} +); \
 	[ -z "$$unformatted" ] || { printf 'not gofmt-ed (make fmt):\n%s\n' "$$unformatted"; exit 1; }
 	buf format --diff --exit-code proto
 	buf lint proto

@@ -1,0 +1,241 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router/event"
+)
+
+// announcer publishes to the Pub/Sub Redis, for all bridges of a router. It is a
+// hint that makes delivery quick; when it cannot be given, the head check of every
+// hub delivers, and the bus goes on.
+//
+// bridge → here → listener → topicHub.
+type announcer struct {
+	cfg *Config
+	log *slog.Logger
+
+	mu sync.Mutex
+	// clients are the Pub/Sub Redis; one carries a job's channel by its hash.
+	clients []redis.UniversalClient
+	// failing is since when each of them fails; zero: it works. Retrying ends
+	// HEAD_CHECK_INTERVAL after it.
+	failing []time.Time
+}
+
+// announceBytes bounds one message, far below client-output-buffer-limit pubsub.
+const announceBytes = 1 << 20
+
+// message is one PUBLISH.
+type message struct {
+	channel string
+	payload []byte
+}
+
+func (a *announcer) client(i int) redis.UniversalClient {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.clients[i]
+}
+
+// replace puts a new client in the place of one that publishes to a replica.
+func (a *announcer) replace(i int, c redis.UniversalClient) (old redis.UniversalClient) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old, a.clients[i] = a.clients[i], c
+	return old
+}
+
+// publish sends messages through one client in one round trip, and asks whether
+// anybody listens to the channel watch. It tries until HEAD_CHECK_INTERVAL after
+// the client began to fail, once at least.
+func (a *announcer) publish(ctx context.Context, i int, msgs []message, watch string) (watchers int64, err error) {
+	send := func() (int64, error) {
+		pipe := a.client(i).Pipeline()
+		for _, m := range msgs {
+			pipe.Publish(ctx, m.channel, m.payload)
+		}
+		var numsub *redis.MapStringIntCmd
+		if watch != "" {
+			numsub = pipe.PubSubNumSub(ctx, watch)
+		}
+		if pipe.Len() == 0 {
+			return 0, nil
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return 0, err
+		}
+		if numsub == nil {
+			return 0, nil
+		}
+		return numsub.Val()[watch], nil
+	}
+	watchers, err = send()
+	if err == nil {
+		a.works(i)
+		return watchers, nil
+	}
+	left := a.budget(i)
+	if left <= 0 {
+		return 0, err
+	}
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 500*time.Millisecond
+	watchers, err = backoff.Retry(ctx, send, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(left))
+	if err == nil {
+		a.works(i)
+	}
+	return watchers, err
+}
+
+// budget is how much longer a failing client is worth waiting for.
+func (a *announcer) budget(i int) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failing[i].IsZero() {
+		a.failing[i] = time.Now()
+		a.log.Warn("pub/sub: announcing fails; the head check delivers meanwhile", "redis", i)
+	}
+	return a.cfg.HeadCheckInterval - time.Since(a.failing[i])
+}
+
+func (a *announcer) works(i int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.failing[i].IsZero() {
+		a.log.Info("pub/sub: announcing works again", "redis", i)
+	}
+	a.failing[i] = time.Time{}
+}
+
+// ok tells whether all clients work.
+func (a *announcer) ok() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !slices.ContainsFunc(a.failing, func(t time.Time) bool { return !t.IsZero() })
+}
+
+// announce tells the hubs of a batch. What fails is counted, not returned: the
+// batch is in the logs, and must not be held up by a hint.
+func (b *bridge) announce(ctx context.Context, bt *batch) error {
+	byClient := make(map[int][]message)
+	n := len(b.announcer.clients)
+	for _, job := range bt.jobs {
+		if len(job.shown) == 0 {
+			continue
+		}
+		if !job.contiguous {
+			if err := b.loadRange(ctx, job); err != nil {
+				return err
+			}
+		}
+		i := int(hashJob(job.jobID) % uint64(n))
+		byClient[i] = append(byClient[i], b.messages(job)...)
+	}
+	watch, home := watchChannel(b.domain, b.shard), b.shard%n
+	if _, ok := byClient[home]; !ok {
+		byClient[home] = nil
+	}
+	now := time.Now()
+	for i, msgs := range byClient {
+		ask := ""
+		if i == home {
+			ask = watch
+		}
+		watchers, err := b.announcer.publish(ctx, i, msgs, ask)
+		if err == nil && watchers > 0 {
+			_, err = b.announcer.publish(ctx, i, b.watchMessages(bt), "")
+		}
+		if err != nil {
+			b.metrics.announceFails.WithLabelValues(b.domain).Inc()
+		}
+	}
+	b.announced = bt.last
+	for _, job := range bt.jobs {
+		for _, e := range job.mine {
+			b.metrics.delay.WithLabelValues(b.domain).Observe(now.Sub(e.PublishTime()).Seconds())
+		}
+	}
+	return nil
+}
+
+// loadRange reads a repeated job's events from its log, from the first to the
+// last of the batch: they need not be neighbours there.
+func (b *bridge) loadRange(ctx context.Context, job *jobBatch) error {
+	first, last := job.shown[0].ID, job.shown[0].ID
+	for _, e := range job.shown {
+		if e.ID.Compare(first) < 0 {
+			first = e.ID
+		}
+		if e.ID.Compare(last) > 0 {
+			last = e.ID
+		}
+	}
+	key := logKey(b.domain, job.jobID)
+	pipe := b.streams.Pipeline()
+	before := pipe.Do(ctx, "XREVRANGE", key, "("+first.String(), "-", "COUNT", 1)
+	entries := pipe.Do(ctx, "XRANGE", key, first.String(), last.String(), "COUNT", 2*batchEntries)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	prev, err := parseEntries(before.Val())
+	if err != nil {
+		return err
+	}
+	list, err := parseEntries(entries.Val())
+	if err != nil {
+		return err
+	}
+	job.prev, job.shown = event.ID{}, nil
+	if len(prev) > 0 {
+		job.prev = prev[0].id
+	}
+	for _, en := range list {
+		e, err := parseLogEntry(b.domain, job.jobID, en)
+		if err != nil {
+			return err
+		}
+		job.shown = append(job.shown, e)
+	}
+	return nil
+}
+
+// messages are a job's announcements: one, unless it is very large.
+func (b *bridge) messages(job *jobBatch) []message {
+	var out []message
+	a := announcement{domain: b.domain, jobID: job.jobID, prev: job.prev}
+	size := 0
+	flush := func() {
+		if len(a.events) > 0 {
+			out = append(out, message{liveChannel(job.jobID), a.append(make([]byte, 0, size+128))})
+			a.prev, a.events, size = a.events[len(a.events)-1].ID, nil, 0
+		}
+	}
+	for _, e := range job.shown {
+		if size > 0 && size+e.Size() > announceBytes {
+			flush()
+		}
+		a.events = append(a.events, e)
+		size += e.Size()
+	}
+	flush()
+	return out
+}
+
+func (a *announcer) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var err error
+	for _, c := range a.clients {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}

@@ -1,0 +1,259 @@
+package router
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/hub"
+)
+
+// topicHub holds a topic for every job that somebody here watches. It feeds them
+// from Pub/Sub, and compares the ones that got nothing with their log: Pub/Sub is
+// only a hint.
+//
+// announce (in the owner of the shard) → here → Subscription → server.
+type topicHub struct {
+	streams   redis.UniversalClient
+	listeners []*listener
+	cfg       *Config
+	metrics   *metrics
+	log       *slog.Logger
+	// checkNow asks for a head check before its time.
+	checkNow chan struct{}
+
+	mu     sync.Mutex
+	topics map[topicKey]*topic
+}
+
+type topicKey struct{ domain, jobID string }
+
+// topic is one job with subscribers.
+type topic struct {
+	*hub.Topic[*event.Event]
+	key     topicKey
+	reader  handler
+	refs    int // guarded by topicHub.mu
+	checked time.Time
+	renewed time.Time
+	// suspect: the head is to be compared at the next check, whatever the time.
+	suspect bool // guarded by topicHub.mu
+}
+
+func newTopicHub(cfg *Config, streams redis.UniversalClient, m *metrics, log *slog.Logger) *topicHub {
+	return &topicHub{
+		cfg: cfg, streams: streams, metrics: m, log: log,
+		checkNow: make(chan struct{}, 1), topics: make(map[topicKey]*topic),
+	}
+}
+
+// listener is the one that carries a job's channel.
+func (h *topicHub) listener(jobID string) *listener {
+	return h.listeners[hashJob(jobID)%uint64(len(h.listeners))]
+}
+
+// acquire returns the job's topic, subscribed to its channel as far as Pub/Sub
+// allows. The caller gives it back by release.
+func (h *topicHub) acquire(ctx context.Context, key topicKey) *topic {
+	h.mu.Lock()
+	t := h.topics[key]
+	if t == nil {
+		t = &topic{Topic: hub.NewTopic[*event.Event](hub.DefaultLimits()), key: key, renewed: time.Now()}
+		t.reader.handle = func(payload string) { h.hear(t, payload) }
+		h.topics[key] = t
+		h.metrics.topics.Inc()
+	}
+	t.refs++
+	h.mu.Unlock()
+	h.metrics.subscribers.Inc()
+	h.listener(key.jobID).join(ctx, liveChannel(key.jobID), &t.reader)
+	return t
+}
+
+func (h *topicHub) release(t *topic) {
+	h.metrics.subscribers.Dec()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t.refs--; t.refs > 0 {
+		return
+	}
+	delete(h.topics, t.key)
+	h.metrics.topics.Dec()
+	h.listener(t.key.jobID).leave(liveChannel(t.key.jobID), &t.reader)
+}
+
+// hear takes an announcement. One of another domain's job of the same name is
+// ignored, and so is one that nobody can read: the log has it.
+func (h *topicHub) hear(t *topic, payload string) {
+	a, err := parseAnnouncement([]byte(payload))
+	if err != nil {
+		h.log.Warn("announcement ignored", "job", t.key.jobID, "error", err)
+		return
+	}
+	if a.domain != t.key.domain || a.jobID != t.key.jobID {
+		return
+	}
+	items := make([]item, len(a.events))
+	for i, e := range a.events {
+		items[i] = itemOf(e)
+	}
+	switch t.Append(a.prev, items) {
+	case hub.Hole:
+		h.metrics.holes.Inc()
+	case hub.Duplicate:
+		h.metrics.duplicates.Inc()
+	case hub.Appended:
+	}
+}
+
+// rejoined is called when a channel was subscribed again: what was published
+// meanwhile is found by a head check at once.
+func (h *topicHub) rejoined(channel string) {
+	h.mu.Lock()
+	for key, t := range h.topics {
+		if liveChannel(key.jobID) == channel {
+			t.suspect = true
+		}
+	}
+	h.mu.Unlock()
+	select {
+	case h.checkNow <- struct{}{}:
+	default:
+	}
+}
+
+// run compares heads until ctx ends.
+func (h *topicHub) run(ctx context.Context) {
+	// A topic is checked when it was quiet for three ticks of four, so that a lost
+	// announcement is delivered within one interval.
+	tick := time.NewTicker(h.cfg.HeadCheckInterval / 4)
+	defer tick.Stop()
+	losses := make(map[string]string)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-h.checkNow:
+		}
+		h.check(ctx)
+		h.findLosses(ctx, losses)
+	}
+}
+
+// due lists the topics whose head is to be compared now.
+func (h *topicHub) due(now time.Time) []*topic {
+	wait := h.cfg.HeadCheckInterval * 3 / 4
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var due []*topic
+	for _, t := range h.topics {
+		if t.suspect || (t.Quiet(now) >= wait && now.Sub(t.checked) >= wait) || now.Sub(t.renewed) >= h.renewal() {
+			t.suspect, t.checked = false, now
+			due = append(due, t)
+		}
+	}
+	return due
+}
+
+// renewal is how often the life of a watched job's log is renewed.
+func (h *topicHub) renewal() time.Duration { return h.cfg.Retention / 4 }
+
+// checkChunk bounds one pipeline of head checks.
+const checkChunk = 500
+
+func (h *topicHub) check(ctx context.Context) {
+	for chunk := range slices.Chunk(h.due(time.Now()), checkChunk) {
+		h.checkHeads(ctx, chunk)
+	}
+}
+
+// checkHeads compares the heads of topics, all in one round trip, and renews the
+// life of what is watched.
+func (h *topicHub) checkHeads(ctx context.Context, topics []*topic) {
+	pipe := h.streams.Pipeline()
+	heads := make([]*redis.Cmd, len(topics))
+	known := make([]event.ID, len(topics))
+	placed := make([]bool, len(topics))
+	for i, t := range topics {
+		// Read before the head: an announcement in between makes a needless repair at
+		// most, never a missed one.
+		known[i], placed[i] = t.Last()
+		heads[i] = pipe.Do(ctx, "XREVRANGE", logKey(t.key.domain, t.key.jobID), "+", "-", "COUNT", 1)
+		if now := time.Now(); now.Sub(t.renewed) >= h.renewal() {
+			t.renewed = now
+			pipe.PExpire(ctx, logKey(t.key.domain, t.key.jobID), h.cfg.Retention)
+			pipe.PExpire(ctx, stateKey(t.key.domain, t.key.jobID), h.cfg.Retention)
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, t := range topics {
+		reply, err := heads[i].Result()
+		if err != nil {
+			h.markSuspect(t)
+			continue
+		}
+		ens, err := parseEntries(reply)
+		if err != nil {
+			continue
+		}
+		var head event.ID
+		if len(ens) > 0 {
+			head = ens[0].id
+		}
+		if placed[i] && head != known[i] {
+			if now, _ := t.Last(); now != head { // not announced meanwhile
+				t.Reset()
+				h.metrics.repairs.Inc()
+			}
+		}
+	}
+}
+
+func (h *topicHub) markSuspect(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.suspect = true
+}
+
+// findLosses tells the subscribers of a shard that lost entries unread. Which
+// jobs had them is not known, so all are told.
+func (h *topicHub) findLosses(ctx context.Context, seen map[string]string) {
+	shards := make(map[string][]*topic)
+	h.mu.Lock()
+	for key, t := range h.topics {
+		s := shardKey(key.domain, shardOf(key.jobID, h.cfg.ShardCount))
+		shards[s] = append(shards[s], t)
+	}
+	h.mu.Unlock()
+	keys := slices.Collect(maps.Keys(shards))
+	pipe := h.streams.Pipeline()
+	marks := make([]*redis.StringCmd, len(keys))
+	for i, s := range keys {
+		marks[i] = pipe.Get(ctx, lossKey(s))
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, s := range keys {
+		mark, err := marks[i].Result()
+		if err != nil && err != redis.Nil {
+			continue
+		}
+		if before, ok := seen[s]; ok && mark != "" && mark != before {
+			for _, t := range shards[s] {
+				t.Lose(event.Gap{Reason: event.LogReset})
+			}
+		}
+		seen[s] = mark
+	}
+	for s := range seen {
+		if _, ok := shards[s]; !ok {
+			delete(seen, s)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package hub
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/eco2-team/eventbus/router/event"
+)
+
+// Batch is what a subscriber gets at once: a gap, then items; neither is a
+// heartbeat.
+type Batch[E any] struct {
+	// Gap: events before Items are lost to this subscriber.
+	Gap *event.Gap
+	// Items is valid until the next call of Next.
+	Items []Item[E]
+}
+
+// Subscription is one subscriber's place in a topic. It belongs to one
+// goroutine, holds no resources and needs no closing.
+type Subscription[E any] struct {
+	topic *Topic[E]
+	log   Log[E]
+	// cursor is the ID of the last item delivered. Invariant: everything after it
+	// is still owed, or a gap is.
+	cursor event.ID
+	// pos is the ring position of the next item, while attached.
+	pos      uint64
+	attached bool
+	// atEnd: the log had nothing after cursor when the topic was at version seen.
+	atEnd bool
+	seen  uint64
+	// told: a gap was delivered and nothing since; the log's missing start is no
+	// further news.
+	told  bool
+	ended bool
+	// losses is the topic's count that this subscriber was told of.
+	losses uint64
+
+	buf   []Item[E]
+	timer *time.Timer
+}
+
+// Subscribe begins after the cursor; the zero ID is the start of the log.
+func (t *Topic[E]) Subscribe(after event.ID, log Log[E]) *Subscription[E] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return &Subscription[E]{topic: t, log: log, cursor: after, losses: t.losses}
+}
+
+// Cursor is where another subscription would go on.
+func (s *Subscription[E]) Cursor() event.ID { return s.cursor }
+
+// Next waits for events. It returns an empty batch where nothing came for idle,
+// io.EOF after the final event, the topic's error after Fail, ctx's error, or
+// that of the log.
+func (s *Subscription[E]) Next(ctx context.Context, idle time.Duration) (Batch[E], error) {
+	var timeout <-chan time.Time
+	for {
+		if s.ended {
+			return Batch[E]{}, io.EOF
+		}
+		changed, gap, err := s.take()
+		if len(s.buf) > 0 || gap != nil || err != nil {
+			return s.deliver(Batch[E]{Gap: gap, Items: s.buf}), err
+		}
+		if changed == nil {
+			page, err := s.read(ctx)
+			if page.Gap != nil || len(page.Items) > 0 || err != nil {
+				return s.deliver(Batch[E](page)), err
+			}
+			continue
+		}
+		if timeout == nil {
+			timeout = s.idleTimer(idle)
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return Batch[E]{}, nil
+		case <-ctx.Done():
+			return Batch[E]{}, context.Cause(ctx)
+		}
+	}
+}
+
+// Ready is Next without waiting: ok is false where there is nothing to deliver
+// now.
+func (s *Subscription[E]) Ready(ctx context.Context) (b Batch[E], ok bool, err error) {
+	for !s.ended {
+		changed, gap, err := s.take()
+		if len(s.buf) > 0 || gap != nil || err != nil {
+			return s.deliver(Batch[E]{Gap: gap, Items: s.buf}), true, err
+		}
+		if changed != nil {
+			return Batch[E]{}, false, nil
+		}
+		page, err := s.read(ctx)
+		if page.Gap != nil || len(page.Items) > 0 || err != nil {
+			return s.deliver(Batch[E](page)), true, err
+		}
+	}
+	return Batch[E]{}, true, io.EOF
+}
+
+// take fills buf from the ring, or returns the gap of a loss. With neither it
+// returns the channel to wait on, or nil where the log must be read first.
+func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
+	t := s.topic
+	s.buf = s.buf[:0]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.losses != t.losses {
+		s.losses = t.losses
+		gap := t.gap
+		return nil, &gap, nil
+	}
+	if s.atEnd && s.seen == t.version && !t.known {
+		t.place(s.cursor) // the log ends here, and nothing was announced since
+	}
+	if s.attached && s.pos < t.start {
+		s.attached = false
+	}
+	if !s.attached {
+		s.pos, s.attached = t.find(s.cursor)
+	}
+	if s.attached {
+		s.fill()
+		if len(s.buf) == 0 && t.ended() {
+			return nil, nil, io.EOF
+		}
+	}
+	if len(s.buf) > 0 {
+		return nil, nil, nil
+	}
+	if t.err != nil {
+		return nil, nil, t.err
+	}
+	if !s.attached && (!s.atEnd || s.seen != t.version) {
+		s.seen = t.version
+		return nil, nil, nil
+	}
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed, nil, nil
+}
+
+func (s *Subscription[E]) fill() {
+	t := s.topic
+	bytes := 0
+	for _, it := range t.items[s.pos-t.start:] {
+		bytes += it.Size
+		if len(s.buf) > 0 && (len(s.buf) == t.limits.BatchItems || bytes > t.limits.BatchBytes) {
+			return
+		}
+		s.buf = append(s.buf, it)
+	}
+}
+
+// read reads one page of the log. The page's version was noted by take before,
+// so that nothing announced in between is missed.
+func (s *Subscription[E]) read(ctx context.Context) (Page[E], error) {
+	page, err := s.log.Read(ctx, s.cursor)
+	if err != nil {
+		return Page[E]{}, err
+	}
+	if s.told && s.cursor.IsZero() {
+		page.Gap = nil
+	}
+	s.atEnd = page.Gap == nil && len(page.Items) == 0
+	return page, nil
+}
+
+func (s *Subscription[E]) deliver(b Batch[E]) Batch[E] {
+	if b.Gap != nil {
+		s.cursor, s.told, s.attached, s.atEnd = event.ID{}, true, false, false
+	}
+	if n := len(b.Items); n > 0 {
+		s.cursor, s.told, s.atEnd = b.Items[n-1].ID, false, false
+		s.ended = b.Items[n-1].Final
+		if s.attached {
+			s.pos += uint64(n)
+		}
+	}
+	return b
+}
+
+func (s *Subscription[E]) idleTimer(d time.Duration) <-chan time.Time {
+	if s.timer == nil {
+		s.timer = time.NewTimer(d)
+	} else {
+		s.timer.Reset(d)
+	}
+	return s.timer.C
+}

@@ -1,0 +1,157 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/hub"
+)
+
+// item is one event as hubs and readers pass it on.
+type item = hub.Item[*event.Event]
+
+func itemOf(e *event.Event) item {
+	return item{ID: e.ID, Final: e.Final, Size: e.Size(), Value: e}
+}
+
+const (
+	// pageBytes bounds a page, so that it fits a gRPC message with room to spare.
+	pageBytes = 1 << 20
+	// firstPage is how many entries a reader asks for before it knows their size;
+	// pageItems is the most.
+	firstPage = 64
+	pageItems = 512
+)
+
+// jobLog reads one job's log for one subscriber. It decides what is a gap; there
+// is no other place that does.
+type jobLog struct {
+	redis     redis.UniversalClient
+	domain    string
+	jobID     string
+	retention time.Duration
+	// gaps counts by reason.
+	gaps func(event.Reason)
+	// size is how many entries the next page asks for.
+	size int
+}
+
+// Read implements hub.Log. Where the cursor is the final event, or older than
+// retention with nothing left, the error is OutOfRange. It is not safe for
+// concurrent use: a subscription reads alone.
+func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*event.Event], error) {
+	n := l.size
+	if n == 0 {
+		n = firstPage
+	}
+	page, err := l.page(ctx, after, n)
+	if err != nil {
+		return page, err
+	}
+	bytes := 0
+	for i, it := range page.Items {
+		if bytes += it.Size; bytes > pageBytes && i > 0 {
+			page.Items = page.Items[:i]
+			break
+		}
+	}
+	if len(page.Items) > 0 {
+		l.size = min(max(pageBytes/(bytes/len(page.Items)+1), 1), pageItems)
+	}
+	if page.Gap != nil && l.gaps != nil {
+		l.gaps(page.Gap.Reason)
+	}
+	return page, nil
+}
+
+// page reads up to n events after the cursor.
+func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*event.Event], error) {
+	var page hub.Page[*event.Event]
+	if !after.IsZero() {
+		items, err := l.entries(ctx, after.String(), n+1)
+		if err != nil {
+			return page, err
+		}
+		if len(items) > 0 && items[0].ID == after {
+			if len(items) == 1 && items[0].Final {
+				return page, event.Errorf(event.OutOfRange, "job %s ended with %s", l.jobID, after)
+			}
+			page.Items = items[1:]
+			return page, nil
+		}
+	}
+	items, err := l.entries(ctx, "-", n)
+	if err != nil {
+		return page, err
+	}
+	page.Items = items
+	page.Gap, err = l.gap(after, items)
+	return page, err
+}
+
+// gap judges a cursor that the log, which begins with items, does not hold.
+func (l *jobLog) gap(after event.ID, items []item) (*event.Gap, error) {
+	if len(items) == 0 {
+		if after.IsZero() {
+			return nil, nil
+		}
+		if age := time.Since(after.Time()); age > l.retention {
+			return nil, event.Errorf(event.OutOfRange, "nothing is left of job %s: %s is older than the retention of %s", l.jobID, after, l.retention)
+		}
+		return &event.Gap{Reason: event.LogReset}, nil
+	}
+	first := items[0]
+	g := &event.Gap{Reason: event.LogReset, Oldest: first.ID}
+	if first.Value.Seq != 1 && after.Compare(first.ID) < 0 {
+		g.Reason = event.HistoryExpired
+	}
+	if after.IsZero() && first.Value.Seq == 1 {
+		return nil, nil
+	}
+	return g, nil
+}
+
+// entries is XRANGE from start, inclusive.
+func (l *jobLog) entries(ctx context.Context, start string, n int) ([]item, error) {
+	reply, err := l.redis.Do(ctx, "XRANGE", logKey(l.domain, l.jobID), start, "+", "COUNT", n).Result()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return l.items(reply)
+}
+
+func (l *jobLog) items(reply any) ([]item, error) {
+	ens, err := parseEntries(reply)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]item, len(ens))
+	for i, en := range ens {
+		e, err := parseLogEntry(l.domain, l.jobID, en)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = itemOf(e)
+	}
+	return out, nil
+}
+
+// tail returns the newest event before the ID, nil where there is none.
+func (l *jobLog) tail(ctx context.Context, before event.ID) (*event.Event, error) {
+	end := "+"
+	if before != event.MaxID() {
+		end = "(" + before.String()
+	}
+	reply, err := l.redis.Do(ctx, "XREVRANGE", logKey(l.domain, l.jobID), end, "-", "COUNT", 1).Result()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	items, err := l.items(reply)
+	if err != nil || len(items) == 0 {
+		return nil, err
+	}
+	return items[0].Value, nil
+}

@@ -1,0 +1,113 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router/event"
+)
+
+// keep trims the shard log: never what a group has not acknowledged, then what is
+// older than shardLogAge or beyond shardLogEntries. Other groups read the same
+// stream; one that stays behind longer than RETENTION no longer holds it.
+func (b *bridge) keep(ctx context.Context) error {
+	if err := b.recount(ctx); err != nil {
+		return err
+	}
+	pipe := b.streams.Pipeline()
+	groupsCmd := pipe.XInfoGroups(ctx, b.key)
+	firstCmd := pipe.XRangeN(ctx, b.key, "-", "+", 1)
+	lenCmd := pipe.XLen(ctx, b.key)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("bridge: trim: %w", err)
+	}
+	if len(firstCmd.Val()) == 0 {
+		return nil
+	}
+	first, err := event.ParseID(firstCmd.Val()[0].ID)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	hold := event.MaxID()
+	for _, g := range groupsCmd.Val() {
+		id, err := b.held(ctx, g, first, now)
+		if err != nil {
+			return err
+		}
+		if id.Compare(hold) < 0 {
+			hold = id
+		}
+	}
+	return b.trim(ctx, first, hold, lenCmd.Val(), now)
+}
+
+// held is the oldest entry that a group needs.
+func (b *bridge) held(ctx context.Context, g redis.XInfoGroup, first event.ID, now time.Time) (event.ID, error) {
+	last, err := event.ParseID(g.LastDeliveredID)
+	if err != nil {
+		return event.ID{}, err
+	}
+	need := event.ID{Ms: last.Ms, Seq: last.Seq + 1}
+	if g.Pending > 0 {
+		p, err := b.streams.XPending(ctx, b.key, g.Name).Result()
+		if err != nil {
+			return event.ID{}, fmt.Errorf("bridge: pending of %s: %w", g.Name, err)
+		}
+		if need, err = event.ParseID(p.Lower); err != nil {
+			return event.ID{}, err
+		}
+	}
+	if need.Compare(first) < 0 {
+		need = first
+	}
+	behind := time.Duration(0)
+	if g.Pending > 0 || g.Lag != 0 {
+		behind = max(now.Sub(need.Time()), 0)
+	}
+	b.metrics.behind.WithLabelValues(b.domain, strconv.Itoa(b.shard), g.Name).Set(behind.Seconds())
+	if behind > b.cfg.Retention && g.Name != b.cfg.ConsumerGroup {
+		b.log.Warn("a group is behind for longer than the retention and no longer holds the log",
+			"group", g.Name, "domain", b.domain, "shard", b.shard, "behind", behind)
+		return event.MaxID(), nil
+	}
+	return need, nil
+}
+
+func (b *bridge) trim(ctx context.Context, first, hold event.ID, length int64, now time.Time) error {
+	minID := event.ID{Ms: uint64(now.Add(-shardLogAge).UnixMilli())}
+	if hold.Compare(minID) < 0 {
+		minID = hold
+	}
+	if first.Compare(minID) < 0 {
+		if err := b.streams.XTrimMinID(ctx, b.key, minID.String()).Err(); err != nil {
+			return fmt.Errorf("bridge: trim: %w", err)
+		}
+	}
+	// Redis trims by ID or by number; both at once is an ID with a limit.
+	if over := length - shardLogEntries; over > 0 && hold.Compare(first) > 0 {
+		if err := b.streams.XTrimMinIDApprox(ctx, b.key, hold.String(), over).Err(); err != nil {
+			return fmt.Errorf("bridge: trim: %w", err)
+		}
+	}
+	return nil
+}
+
+// recount looks for entries that a producer trimmed before they were read.
+func (b *bridge) recount(ctx context.Context) error {
+	if b.cfg.Embedded {
+		return nil // its lag is wrong
+	}
+	lost, err := b.scripts.recount.Run(ctx, b.streams, []string{b.key}, b.cfg.ConsumerGroup).Int64()
+	if err != nil {
+		return fmt.Errorf("bridge: recount: %w", err)
+	}
+	if lost > 0 {
+		return b.noteLoss(ctx, lost)
+	}
+	return nil
+}

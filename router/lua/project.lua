@@ -1,0 +1,112 @@
+#!lua flags=allow-oom
+-- project puts entries of the shard log into the log of their job, and sets the
+-- job's state.
+--
+-- KEYS[1] the job log   KEYS[2] the state
+-- ARGV[1] retention in ms   ARGV[2] most entries   ARGV[3] most bytes
+-- ARGV[4] the state's JSON between id and seq, the same for all entries
+-- ARGV, an entry: id, final (0/1), the state's JSON after seq ("" where the entry
+--   does not become the state), size in bytes, number of strings, field, value …
+--   Entries come in the order of the shard log.
+--
+-- Returns for each entry three strings: what was done, its id in the job log, its
+-- seq; and last the id that stood before the first entry added ("" for none added).
+--   "+" added   "=" was there already   "old" dropped: older than retention or than
+--   a trimmed log's start   "over" dropped: after the final event
+--
+-- Repeating it is safe: an entry that is there, by its id or by the orig of a late
+-- one, is left alone. It never decodes JSON (cjson turns [] into {} and ruins big
+-- integers), it only splices text. It runs while Redis is full: what was
+-- acknowledged must get out.
+local log, state, retention, most, most_bytes, head = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+
+local function split(id) return string.match(id, '^(%d+)-(%d+)$') end
+
+-- Decimal strings of any length: Lua's numbers end at 2^53.
+local function below(a, b) return #a < #b or (#a == #b and a < b) end
+
+local function before(a, b)
+  local am, as = split(a)
+  local bm, bs = split(b)
+  return below(am, bm) or (am == bm and below(as, bs))
+end
+
+local function field(entry, name)
+  local f = entry[2]
+  for i = 1, #f, 2 do
+    if f[i] == name then return f[i + 1] end
+  end
+end
+
+-- A late entry was stored under a later id; search from the end.
+local function find_late(orig)
+  local to = '+'
+  while true do
+    local page = redis.call('XREVRANGE', log, to, '(' .. orig, 'COUNT', 100)
+    for _, e in ipairs(page) do
+      if field(e, 'orig') == orig then return e end
+    end
+    if #page < 100 then return nil end
+    to = '(' .. page[#page][1]
+  end
+end
+
+local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local last, seq, bytes, over = '0-0', 0, 0, false
+if tail then
+  last, seq, bytes, over = tail[1], tonumber(field(tail, 'seq')), tonumber(field(tail, 'bytes')), field(tail, 'final') == '1'
+end
+local t = redis.call('TIME')
+local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention))
+
+local function verdict(id)
+  if not before(last, id) then
+    local there = redis.call('XRANGE', log, id, id)[1] or find_late(id)
+    if there then return '=', there end
+    local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+    if before(id, oldest) or (field(first, 'seq') ~= '1' and before(id, first[1])) then return 'old' end
+  elseif last == '0-0' and before(id, oldest) then
+    return 'old'
+  end
+  if over then return 'over' end
+  return '+'
+end
+
+local out, prev, a = {}, '', 5
+while a <= #ARGV do
+  local id, final, tail_json, size, n = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+  local done, there = verdict(id)
+  local at, at_seq = id, '0'
+  if done == '=' then
+    at, at_seq = there[1], field(there, 'seq')
+  elseif done == '+' then
+    if prev == '' then prev = last end
+    local fields = { unpack(ARGV, a + 5, a + 4 + n) }
+    if not before(last, id) then
+      local ms, s = split(last)
+      at = ms .. '-' .. string.format('%.0f', tonumber(s) + 1)
+      fields[#fields + 1] = 'orig'
+      fields[#fields + 1] = id
+    end
+    seq, bytes, last, over = seq + 1, bytes + size, at, final == '1'
+    at_seq = string.format('%.0f', seq)
+    redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', string.format('%.0f', bytes), unpack(fields))
+    if tail_json ~= '' then
+      redis.call('SET', state, '{"id":"' .. at .. '"' .. head .. at_seq .. tail_json, 'PX', retention)
+    end
+  end
+  out[#out + 1], out[#out + 2], out[#out + 3] = done, at, at_seq
+  a = a + 5 + n
+end
+
+if prev ~= '' then
+  while bytes > most_bytes do
+    local two = redis.call('XRANGE', log, '-', '+', 'COUNT', 2)
+    if #two < 2 or bytes - tonumber(field(two[1], 'bytes')) < most_bytes then break end
+    redis.call('XTRIM', log, 'MINID', '=', two[2][1])
+  end
+  redis.call('PEXPIRE', log, retention)
+  redis.call('PEXPIRE', state, retention)
+end
+out[#out + 1] = prev
+return out

@@ -1,0 +1,218 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router/event"
+)
+
+// batch is what one round of a bridge has under way.
+type batch struct {
+	ids  []string // to acknowledge
+	last event.ID
+	jobs []*jobBatch
+	dead []deadLetter
+}
+
+// jobBatch is the events of one job within a batch, in order.
+type jobBatch struct {
+	jobID  string
+	events []*event.Event
+	// shown are the events that are in the job log now, prev the ID before the first
+	// of them. contiguous: they are neighbours there.
+	shown []*event.Event
+	// mine are the batch's own of shown, at their places in the shard log.
+	mine       []*event.Event
+	at         []event.ID
+	prev       event.ID
+	contiguous bool
+}
+
+type deadLetter struct {
+	entry  entry
+	reason string
+}
+
+// sort sorts a batch's entries by job; what is no event becomes a dead letter.
+func (b *bridge) sort(entries []entry) *batch {
+	bt := &batch{ids: make([]string, len(entries)), last: entries[len(entries)-1].id}
+	jobs := make(map[string]*jobBatch)
+	for i, en := range entries {
+		bt.ids[i] = en.id.String()
+		e, err := parseShardEntry(b.domain, en)
+		if err != nil {
+			bt.dead = append(bt.dead, deadLetter{en, err.Error()})
+			continue
+		}
+		job := jobs[e.JobID]
+		if job == nil {
+			job = &jobBatch{jobID: e.JobID}
+			jobs[e.JobID] = job
+			bt.jobs = append(bt.jobs, job)
+		}
+		job.events = append(job.events, e)
+	}
+	return bt
+}
+
+// project puts the events into their job logs, one script call a job. The calls
+// share round trips, which does not keep their order, and need not.
+func (b *bridge) project(ctx context.Context, bt *batch) error {
+	calls := make([]call, len(bt.jobs))
+	for i, job := range bt.jobs {
+		calls[i] = b.projection(job)
+	}
+	for i, cmd := range evalAll(ctx, b.streams, calls) {
+		job := bt.jobs[i]
+		reply, err := cmd.StringSlice()
+		if redis.HasErrorPrefix(err, "WRONGTYPE") {
+			b.bury(bt, job, err) // it would never work, and must not stop the shard
+			continue
+		}
+		if err == nil {
+			err = b.projected(job, reply)
+		}
+		if err != nil {
+			return fmt.Errorf("bridge: project job %s: %w", job.jobID, err)
+		}
+	}
+	return b.waitReplicas(ctx, bt)
+}
+
+func (b *bridge) projection(job *jobBatch) call {
+	head := string(job.events[0].AppendJSONHead(nil))
+	args := make([]any, 0, 4+len(job.events)*20)
+	args = append(args, b.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes, head)
+	for _, e := range job.events {
+		state := ""
+		if !e.Streaming() {
+			state = string(e.AppendJSONTail(nil))
+		}
+		fields := logFields(e)
+		args = append(args, e.ID.String(), boolText(e.Final), state, e.Size(), len(fields))
+		for _, f := range fields {
+			args = append(args, f)
+		}
+	}
+	return call{b.scripts.project, []string{logKey(b.domain, job.jobID), stateKey(b.domain, job.jobID)}, args}
+}
+
+// projected reads the script's answer.
+func (b *bridge) projected(job *jobBatch, reply []string) error {
+	if len(reply) != 3*len(job.events)+1 {
+		return fmt.Errorf("%d strings for %d events", len(reply), len(job.events))
+	}
+	fresh := 0
+	for i, e := range job.events {
+		done, idText, seqText := reply[3*i], reply[3*i+1], reply[3*i+2]
+		switch done {
+		case "old", "over":
+			b.metrics.dropped.WithLabelValues(b.domain, done).Inc()
+			continue
+		case "=":
+			b.metrics.repeated.WithLabelValues(b.domain).Inc()
+		case "+":
+			b.metrics.projected.WithLabelValues(b.domain).Inc()
+			fresh++
+		default:
+			return fmt.Errorf("answer %q", done)
+		}
+		id, err := event.ParseID(idText)
+		if err != nil {
+			return err
+		}
+		seq, err := strconv.ParseUint(seqText, 10, 32)
+		if err != nil {
+			return err
+		}
+		job.at = append(job.at, e.ID)
+		e.ID, e.Seq = id, uint32(seq)
+		job.shown = append(job.shown, e)
+	}
+	job.mine = job.shown
+	// Only what was added just now, all of it, is known to be neighbours.
+	job.contiguous = fresh == len(job.shown)
+	if fresh == 0 || !job.contiguous {
+		return nil
+	}
+	var err error
+	job.prev, err = event.ParseID(reply[len(reply)-1])
+	return err
+}
+
+// bury makes a job's events dead letters.
+func (b *bridge) bury(bt *batch, job *jobBatch, err error) {
+	for _, e := range job.events {
+		en := entry{e.ID, append(shardFields(e, time.Now()), "domain", e.Domain)}
+		bt.dead = append(bt.dead, deadLetter{en, err.Error()})
+	}
+	job.events = nil
+}
+
+// waitReplicas makes sure that a failover cannot lose the projection of an entry
+// that is about to be acknowledged. On one Redis the XACK is behind the
+// projection in the same replication stream anyhow; in a Cluster they are on
+// different nodes.
+func (b *bridge) waitReplicas(ctx context.Context, bt *batch) error {
+	cluster, ok := b.streams.(*redis.ClusterClient)
+	if !ok || b.cfg.MinReplicas == 0 || len(bt.jobs) == 0 {
+		return nil
+	}
+	return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		// WAIT covers what Redis had written when the connection's last command ran.
+		pipe := c.Pipeline()
+		pipe.Ping(ctx)
+		wait := pipe.Do(ctx, "WAIT", b.cfg.MinReplicas, waitTimeout.Milliseconds())
+		if _, err := pipe.Exec(ctx); err != nil {
+			return err
+		}
+		n, err := wait.Int64()
+		if err == nil && n < int64(b.cfg.MinReplicas) {
+			err = fmt.Errorf("%d of %d replicas have the projection", n, b.cfg.MinReplicas)
+		}
+		return err
+	})
+}
+
+// settle marks the jobs that ended, keeps the dead letters, and only then
+// acknowledges the batch.
+func (b *bridge) settle(ctx context.Context, bt *batch) error {
+	for _, d := range bt.dead {
+		text := make(map[string]any, 3)
+		text["id"], text["reason"] = d.entry.id.String(), d.reason
+		text["entry"] = string(event.AppendAttributes(nil, d.entry.asMap()))
+		err := b.streams.XAdd(ctx, &redis.XAddArgs{Stream: deadKey(b.domain), MaxLen: deadEntries, Approx: true, Values: text}).Err()
+		if err != nil {
+			return fmt.Errorf("bridge: dead letter: %w", err)
+		}
+		b.metrics.dead.WithLabelValues(b.domain).Inc()
+		b.log.Warn("dead letter", "domain", b.domain, "shard", b.shard, "id", d.entry.id, "reason", d.reason)
+	}
+	pipe := b.streams.TxPipeline()
+	for _, job := range bt.jobs {
+		for _, e := range job.shown {
+			if e.Final {
+				pipe.Set(ctx, finalKey(b.key, job.jobID), e.ID.String(), b.cfg.IdempotencyWindow)
+			}
+		}
+	}
+	pipe.XAck(ctx, b.key, b.cfg.ConsumerGroup, bt.ids...)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("bridge: settle: %w", err)
+	}
+	return nil
+}
+
+// asMap is for people who read dead letters.
+func (en entry) asMap() map[string]string {
+	m := make(map[string]string, len(en.fields)/2)
+	for i := 0; i+1 < len(en.fields); i += 2 {
+		m[en.fields[i]] = en.fields[i+1]
+	}
+	return m
+}

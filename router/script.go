@@ -1,0 +1,69 @@
+package router
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// scripts are the Lua scripts of the bus; each file's head is its contract.
+type scripts struct {
+	publish, claim, lease, release, members, project, recount *redis.Script
+}
+
+// loadScripts reads them. Without flags the first line is left out, which
+// miniredis does not know.
+func loadScripts(flags bool) (scripts, error) {
+	var s scripts
+	for name, dst := range map[string]**redis.Script{
+		"publish": &s.publish, "claim": &s.claim, "lease": &s.lease, "release": &s.release,
+		"members": &s.members, "project": &s.project, "recount": &s.recount,
+	} {
+		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			return s, fmt.Errorf("script: %w", err)
+		}
+		src := string(text)
+		if !flags && strings.HasPrefix(src, "#!") {
+			_, src, _ = strings.Cut(src, "\n")
+		}
+		*dst = redis.NewScript(src)
+	}
+	return s, nil
+}
+
+// call is one run of a script.
+type call struct {
+	script *redis.Script
+	keys   []string
+	args   []any
+}
+
+// evalAll runs calls in one round trip and returns a command for each. Their
+// order is not kept: the ones whose script Redis does not know (a replica that
+// became master never got it) run again after the others. So no two calls may
+// depend on each other.
+func evalAll(ctx context.Context, c redis.Cmdable, calls []call) []*redis.Cmd {
+	cmds := make([]*redis.Cmd, len(calls))
+	pipe := c.Pipeline()
+	for i, k := range calls {
+		cmds[i] = k.script.EvalSha(ctx, pipe, k.keys, k.args...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	again := c.Pipeline()
+	for i, k := range calls {
+		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
+			cmds[i] = k.script.Eval(ctx, again, k.keys, k.args...)
+		}
+	}
+	if again.Len() > 0 {
+		_, _ = again.Exec(ctx)
+	}
+	return cmds
+}

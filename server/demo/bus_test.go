@@ -173,7 +173,7 @@ func (b *memoryBus) countCalls() int {
 // serve puts the bus on a loopback port and returns a client of it.
 func (b *memoryBus) serve(t *testing.T) eventbusv1.EventBusServiceClient {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +209,10 @@ func (c inProcess) Publish(ctx context.Context, req *eventbusv1.PublishRequest, 
 }
 
 func (c inProcess) PublishBatch(ctx context.Context, req *eventbusv1.PublishBatchRequest, _ ...grpc.CallOption) (*eventbusv1.PublishBatchResponse, error) {
-	time.Sleep(c.latency) // the bubble's clock: takes no time
+	select {
+	case <-time.After(c.latency):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	return c.bus.PublishBatch(ctx, req)
 }

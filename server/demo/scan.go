@@ -3,8 +3,6 @@ package demo
 import (
 	"context"
 
-	"google.golang.org/protobuf/proto"
-
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 )
 
@@ -47,14 +45,14 @@ func scanStages() []scanStage {
 func scan(ctx context.Context, j job) error {
 	whole := map[string]any{}
 	for _, s := range scanStages() {
-		started := &eventbusv1.Event{Stage: s.name, Status: "started", Progress: proto.Int32(s.from), Message: s.message}
+		started := &eventbusv1.Event{Stage: s.name, Status: "started", Progress: new(s.from), Message: s.message}
 		if err := j.publish(ctx, s.name+"/started", started); err != nil {
 			return err
 		}
 		if err := j.work(ctx, s.paces); err != nil {
 			return err
 		}
-		completed := &eventbusv1.Event{Stage: s.name, Status: "completed", Progress: proto.Int32(s.to)}
+		completed := &eventbusv1.Event{Stage: s.name, Status: "completed", Progress: new(s.to)}
 		if s.result != nil {
 			var err error
 			if completed.Result, err = jsonValue(s.result); err != nil {
@@ -76,6 +74,6 @@ func (j job) finish(ctx context.Context, result any) error {
 		return err
 	}
 	return j.publish(ctx, "done", &eventbusv1.Event{
-		Stage: "done", Status: "completed", Progress: proto.Int32(100), Result: value, Final: true,
+		Stage: "done", Status: "completed", Progress: new(int32(100)), Result: value, Final: true,
 	})
 }

@@ -59,11 +59,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.repeat(groupCtx, "scan", scan) })
 	g.Go(func() error { return w.repeat(groupCtx, "chat", chat) })
-	err := g.Wait()
-	if ctx.Err() != nil {
-		return nil
+	if err := g.Wait(); ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil // it was asked to end
 }
 
 // repeat plays one new job after the other until ctx ends.

@@ -40,18 +40,16 @@ func mustStop(t *testing.T, stop func() error) {
 	}
 }
 
-// steps are a scan's events as "stage status progress".
-var steps = []string{
-	"queued started 0", "queued completed 5",
-	"vision started 5", "vision completed 40",
-	"rule started 40", "rule completed 55",
-	"answer started 55", "answer completed 85",
-	"reward started 85", "reward completed 95",
-	"done completed 100",
-}
-
 func checkScan(t *testing.T, j *memoryJob) {
 	t.Helper()
+	steps := []string{
+		"queued started 0", "queued completed 5",
+		"vision started 5", "vision completed 40",
+		"rule started 40", "rule completed 55",
+		"answer started 55", "answer completed 85",
+		"reward started 85", "reward completed 95",
+		"done completed 100",
+	}
 	var got []string
 	for _, e := range j.events {
 		got = append(got, strings.Join([]string{e.GetStage(), e.GetStatus(), progress(e)}, " "))

@@ -1,0 +1,72 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"google.golang.org/grpc"
+)
+
+// interceptors are what every call passes, outermost first: metrics and the log
+// see the final status; a panic becomes an error before errors become statuses.
+func interceptors(log *slog.Logger, m *grpcprom.ServerMetrics, errs *errorMapper, d *drain) []grpc.ServerOption {
+	unary := []grpc.UnaryServerInterceptor{m.UnaryServerInterceptor()}
+	stream := []grpc.StreamServerInterceptor{m.StreamServerInterceptor()}
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		unary = append(unary, logging.UnaryServerInterceptor(logTo(log), logOptions()...))
+		stream = append(stream, logging.StreamServerInterceptor(logTo(log), logOptions()...))
+	}
+	unary = append(unary, errs.unary, recovery.UnaryServerInterceptor())
+	stream = append(stream, d.stream, errs.stream, recovery.StreamServerInterceptor())
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
+}
+
+func (m *errorMapper) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	resp, err := h(ctx, req)
+	return resp, m.status(ctx, info.FullMethod, err)
+}
+
+func (m *errorMapper) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	return m.status(s.Context(), info.FullMethod, h(srv, s))
+}
+
+// logTo writes the request log: one line per call, at its end, at debug level
+// whatever the outcome.
+func logTo(log *slog.Logger) logging.Logger {
+	return logging.LoggerFunc(func(ctx context.Context, _ logging.Level, msg string, fields ...any) {
+		log.DebugContext(ctx, msg, fields...)
+	})
+}
+
+func logOptions() []logging.Option {
+	return []logging.Option{logging.WithLogOnEvents(logging.FinishCall)}
+}
+
+// drain ends all streams at once when the server stops. Unary calls go on.
+type drain struct {
+	ctx   context.Context
+	begin context.CancelCauseFunc
+}
+
+func newDrain() *drain {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &drain{ctx: ctx, begin: cancel}
+}
+
+// stream gives each stream a context that also ends with the drain.
+func (d *drain) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancelCause(s.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(d.ctx, func() { cancel(context.Cause(d.ctx)) })()
+	return h(srv, &drainedStream{ServerStream: s, ctx: ctx})
+}
+
+type drainedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *drainedStream) Context() context.Context { return s.ctx }

@@ -1,0 +1,52 @@
+package edge
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the edge's numbers.
+type metrics struct {
+	streams       *prometheus.GaugeVec
+	topics        prometheus.Gauge
+	reconnects    prometheus.Counter
+	logReads      prometheus.Counter
+	framesEncoded prometheus.Counter
+	framesSent    prometheus.Counter
+	gaps          *prometheus.CounterVec
+	writeTimeouts prometheus.Counter
+	refused       *prometheus.CounterVec
+	publishes     *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "eventbus", Subsystem: "edge", Name: name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "eventbus", Subsystem: "edge", Name: name, Help: help}, []string{label})
+	}
+	m := &metrics{
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge",
+			Name: "streams", Help: "Open streams to browsers, by kind (job, watch)."}, []string{"kind"}),
+		topics: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge",
+			Name: "topics", Help: "Jobs that browsers of this edge follow; each has one stream from a router."}),
+		reconnects:    counter("upstream_reconnects_total", "Attempts to resume a stream from a router after it broke."),
+		logReads:      counter("log_reads_total", "Pages read through ListEvents for browsers outside the ring."),
+		framesEncoded: counter("frames_encoded_total", "Events encoded."),
+		framesSent:    counter("frames_sent_total", "Events handed to browsers' connections."),
+		gaps:          counters("gaps_total", "Gaps told to browsers, by reason.", "reason"),
+		writeTimeouts: counter("write_timeouts_total", "Streams cut because the browser did not read."),
+		refused:       counters("streams_refused_total", "Streams that were not opened, by gRPC code.", "code"),
+		publishes:     counters("http_publishes_total", "Events published by HTTP POST, by gRPC code.", "code"),
+	}
+	for _, kind := range []string{kindJob, kindWatch} {
+		m.streams.WithLabelValues(kind)
+	}
+	for _, c := range []prometheus.Collector{m.streams, m.topics, m.reconnects, m.logReads, m.framesEncoded,
+		m.framesSent, m.gaps, m.writeTimeouts, m.refused, m.publishes} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,82 @@
+package edge
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/hub"
+)
+
+// pageSize is how many events a laggard gets per page.
+const pageSize = 256
+
+// pages reads a job's log through ListEvents, for browsers that are not within
+// the ring.
+type pages struct {
+	ctx   context.Context // the topic's
+	key   jobKey
+	owner *topics
+	// flight lets all browsers behind the same hole share one read and one
+	// encoding.
+	flight singleflight.Group
+}
+
+// Read implements hub.Log. It tries again while no router answers; after a
+// heartbeat's time it returns errQuiet, so that the browser can be told.
+func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], error) {
+	retry := newPatience()
+	quiet := time.Now().Add(p.owner.heartbeat)
+	for {
+		v, err, _ := p.flight.Do(after.String(), func() (any, error) { return p.fetch(after) })
+		switch {
+		case err == nil:
+			return v.(hub.Page[frame]), nil
+		case ctx.Err() != nil:
+			return hub.Page[frame]{}, context.Cause(ctx)
+		case !transient(err):
+			return hub.Page[frame]{}, err
+		case time.Now().After(quiet):
+			return hub.Page[frame]{}, errQuiet
+		}
+		p.owner.upstreamLost(p.key, err)
+		if !retry.wait(ctx) {
+			return hub.Page[frame]{}, context.Cause(ctx)
+		}
+	}
+}
+
+// fetch reads one page. It runs in one browser's goroutine for several, so it
+// ends with the topic and not with that browser.
+func (p *pages) fetch(after event.ID) (hub.Page[frame], error) {
+	ctx, cancel := context.WithTimeout(p.ctx, openTimeout)
+	defer cancel()
+	p.owner.metrics.logReads.Inc()
+	m, err := p.owner.router.ListEvents(ctx, &eventbusv1.ListEventsRequest{
+		Domain: p.key.domain, JobId: p.key.job, AfterId: idText(after), PageSize: pageSize,
+	})
+	if err != nil {
+		return hub.Page[frame]{}, err
+	}
+	var page hub.Page[frame]
+	if g := m.GetGap(); g != nil {
+		page.Gap = &event.Gap{Reason: event.Reason(g.GetReason())}
+		if id, err := event.ParseID(g.GetOldestId()); err == nil {
+			page.Gap.Oldest = id
+		}
+	}
+	var c encoder
+	page.Items = make([]hub.Item[frame], 0, len(m.GetEvents()))
+	for _, e := range m.GetEvents() {
+		it, err := c.item(e)
+		if err != nil {
+			return hub.Page[frame]{}, err
+		}
+		page.Items = append(page.Items, it)
+	}
+	p.owner.metrics.framesEncoded.Add(float64(len(page.Items)))
+	return page, nil
+}

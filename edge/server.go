@@ -1,0 +1,244 @@
+// Package edge serves the bus to browsers: HTTP, Server-Sent Events and NDJSON
+// over the routers' gRPC API.
+//
+// It owns the SSE wire, cursors, CORS and the draining of streams. It never sees
+// Redis, keeps nothing that a router does not have, and starts one goroutine per
+// job, however many browsers follow it.
+//
+// On an event's way, each step a file:
+//
+//	server/ Subscribe → upstream.go, topic.go (one stream per job, topics.go)
+//	→ sse.go (encoded once) → router/hub (ring) → jobfeed.go (one per browser;
+//	pages.go for laggards; watchfeed.go for Watch) → outlet.go (one write)
+//	→ gateway.go (the generated HTTP API) → the browser
+//
+// A request's way: server.go → request.go (admit) → gateway.go → jobfeed.go.
+package edge
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/cors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+// Options is what a Server needs beside its Config.
+type Options struct {
+	// Heartbeat is how often a silent stream says so; routers must send theirs at
+	// least once in three of these.
+	Heartbeat time.Duration
+	// Drain bounds Stop.
+	Drain time.Duration
+	// Console serves / where Config.Console is set.
+	Console http.Handler
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Failed is told when the server stops by itself. It may be nil.
+	Failed func(error)
+}
+
+// Server is one edge. Its methods are safe for concurrent use.
+type Server struct {
+	cfg     Config
+	opts    Options
+	router  *grpc.ClientConn
+	metrics *metrics
+	topics  *topics
+	gateway *runtime.ServeMux
+	client  *client
+	http    *http.Server
+
+	// writeTimeout is the constant; tests that wait for it shorten it.
+	writeTimeout time.Duration
+
+	// draining ends when Stop begins.
+	draining context.Context
+	drain    context.CancelFunc
+	serving  atomic.Bool
+	addr     net.Addr
+	served   sync.WaitGroup
+}
+
+// New makes an edge in front of the routers behind the connection, see Dial; the
+// caller closes the connection after Stop.
+func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
+	m, err := newMetrics(opts.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("edge: metrics: %w", err)
+	}
+	s := &Server{cfg: cfg, opts: opts, router: router, metrics: m, writeTimeout: writeTimeout}
+	s.draining, s.drain = context.WithCancel(context.Background())
+	api := eventbusv1.NewEventBusServiceClient(router)
+	s.topics = newTopics(api, opts.Heartbeat, m, opts.Log)
+	s.client = &client{EventBusServiceClient: api, topics: s.topics, metrics: m,
+		buffers: &sync.Pool{New: func() any { return new([]byte) }}}
+	if s.gateway, err = newGateway(s.client); err != nil {
+		return nil, fmt.Errorf("edge: gateway: %w", err)
+	}
+	s.http = &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 1000, // a proxy carries many browsers on one connection
+			SendPingTimeout:      30 * time.Second,
+			PingTimeout:          writeTimeout,
+			WriteByteTimeout:     writeTimeout,
+		},
+		Protocols: new(http.Protocols),
+	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
+	return s, nil
+}
+
+// Handler is everything the edge serves.
+func (s *Server) Handler() http.Handler {
+	h := http.HandlerFunc(s.serve)
+	if len(s.cfg.CORSOrigins) == 0 {
+		return h
+	}
+	return cors.New(cors.Options{
+		AllowedOrigins:   s.cfg.CORSOrigins,
+		AllowCredentials: true,
+		// All of them: a page should be able to read its 405.
+		AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete},
+		AllowedHeaders: []string{"Content-Type", "Idempotency-Key", "Authorization", "Last-Event-ID", "Cache-Control"},
+		ExposedHeaders: []string{"Retry-After"},
+		MaxAge:         600,
+	}).Handler(h)
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	if r.ContentLength != 0 {
+		_ = control.SetReadDeadline(time.Now().Add(readTimeout))
+	}
+	// Streams set their own, write by write.
+	_ = control.SetWriteDeadline(time.Now().Add(callTimeout + readTimeout + s.writeTimeout))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	switch {
+	case r.URL.Path == "/openapi.json":
+		s.serveOpenAPI(w, r)
+	case strings.HasPrefix(r.URL.Path, "/api/") || !s.cfg.Console || s.opts.Console == nil:
+		s.serveAPI(w, r)
+	default:
+		s.opts.Console.ServeHTTP(w, r)
+	}
+}
+
+func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		writeError(w, &call{}, refuseMethod(r.Method, http.MethodGet, http.MethodHead))
+		return
+	}
+	w.Header().Set("Content-Type", contentJSON)
+	w.Header().Set("Cache-Control", "no-cache")
+	_, _ = w.Write(openAPI)
+}
+
+func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	c, err := s.admit(w, r)
+	if err != nil {
+		s.client.fail(w, c, err)
+		return
+	}
+	ctx := withCall(r.Context(), c)
+	if !c.streams() {
+		s.gateway.ServeHTTP(w, r.WithContext(ctx))
+		return
+	}
+	if s.draining.Err() != nil {
+		s.client.fail(w, c, explainEnd(s.draining, errDraining))
+		return
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.draining, func() { cancel(errDraining) })()
+	out := newStreamWriter(w, r, s.writeTimeout, s.metrics)
+	c.out = newOutlet(c.sse, out, s.client)
+	defer c.end()
+	s.gateway.ServeHTTP(out, r.WithContext(ctx))
+}
+
+// Start listens and serves until Stop.
+func (s *Server) Start(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("edge: HTTP_ADDR: %w", err)
+	}
+	s.addr = l.Addr()
+	s.serving.Store(true)
+	s.served.Go(func() {
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.serving.Store(false)
+			s.opts.Log.Error("edge stopped serving", "error", err)
+			if s.opts.Failed != nil {
+				s.opts.Failed(err)
+			}
+		}
+	})
+	s.opts.Log.Info("edge serves", "addr", s.addr.String(), "router", s.cfg.RouterAddr)
+	return nil
+}
+
+// Addr is where the edge listens, after Start.
+func (s *Server) Addr() net.Addr { return s.addr }
+
+// Stop sends all browsers to another edge and waits for them, until ctx ends or
+// Options.Drain has passed; then it cuts them off.
+func (s *Server) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Drain)
+	defer cancel()
+	// First nobody new: not ready, and streams are refused. Then the browsers, who
+	// are senders to nobody but receive from topics; then the topics, who receive
+	// from routers.
+	s.serving.Store(false)
+	s.drain()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("edge: streams were cut off: %w", err), s.http.Close())
+	}
+	s.served.Wait()
+	s.topics.close()
+	return err
+}
+
+// Ready tells whether the edge can serve, and why not. It does not block.
+func (s *Server) Ready() (ok bool, text string) {
+	if !s.serving.Load() {
+		return false, "not serving"
+	}
+	switch state := s.router.GetState(); state {
+	case connectivity.Ready:
+		return true, "a router answers"
+	case connectivity.Idle:
+		s.router.Connect()
+		return false, "connecting to " + s.cfg.RouterAddr
+	default:
+		return false, "no router answers at " + s.cfg.RouterAddr + ": " + strings.ToLower(state.String())
+	}
+}

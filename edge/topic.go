@@ -1,0 +1,191 @@
+package edge
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/hub"
+)
+
+// jobKey names a job.
+type jobKey struct{ domain, job string }
+
+// limits bounds a job's ring at 256 KiB, because an edge has one for each of
+// 10,000 jobs; who falls out of it reads the log. A batch is written at once: its
+// bound is what a browser that does not read can hold on to.
+func limits() hub.Limits {
+	return hub.Limits{RingItems: 256, RingBytes: 256 << 10, BatchItems: 128, BatchBytes: 64 << 10}
+}
+
+// topic is one job that browsers of this edge follow: one stream from a router,
+// one ring, encoded once. It lives as long as a browser holds it.
+type topic struct {
+	owner *topics
+	key   jobKey
+	log   *pages
+	// at is the cursor of the browser that opened the topic.
+	at event.ID
+	// refs is guarded by owner.mu.
+	refs int
+
+	// ring is replaced, never reset, when the router tells of a gap: between a
+	// Reset and the Extend that follows, a subscriber that has just read the log
+	// to its end would give the ring a place, and then get the events of the
+	// Extend a second time. The old ring fails with errMoved, and its subscribers
+	// go on in the new one, or through the log, which tells them of the gap.
+	ring atomic.Pointer[hub.Topic[frame]]
+
+	// opened is closed once the router's first word is there; openErr is then set
+	// where it was a refusal.
+	opened  chan struct{}
+	openErr error
+
+	// What follows belongs to the goroutine of run. after is the last event that
+	// came from the router; zero after a gap and at the start.
+	after   event.ID
+	encoder encoder
+
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run has returned
+}
+
+// run keeps the ring fed until the job is over, a router refuses for good, or the
+// last browser has left.
+func (t *topic) run(ctx context.Context) {
+	defer close(t.done)
+	u, err := t.open(ctx)
+	if err != nil {
+		t.openErr = err
+		t.owner.forget(t)
+		close(t.opened)
+		return
+	}
+	close(t.opened)
+	retry := newPatience()
+	for {
+		if u != nil {
+			err = t.follow(u)
+			u.close()
+			retry.lived(u.opened)
+		}
+		switch {
+		case t.ring.Load().Ended(), ctx.Err() != nil:
+			return
+		case status.Code(err) == codes.OutOfRange:
+			t.fail(errEnded)
+			return
+		case !transient(err):
+			t.fail(err)
+			return
+		}
+		t.owner.upstreamLost(t.key, err)
+		if !retry.wait(ctx) {
+			return
+		}
+		t.owner.metrics.reconnects.Inc()
+		u, err = t.open(ctx)
+	}
+}
+
+func (t *topic) open(ctx context.Context) (*upstream[eventbusv1.SubscribeResponse], error) {
+	return openUpstream(ctx, t.owner.silence(), func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.SubscribeResponse], error) {
+		return t.owner.router.Subscribe(ctx, &eventbusv1.SubscribeRequest{
+			Domain: t.key.domain, JobId: t.key.job, AfterId: idText(t.after),
+		})
+	})
+}
+
+// follow takes messages until the stream ends or the job does.
+func (t *topic) follow(u *upstream[eventbusv1.SubscribeResponse]) error {
+	for {
+		m, err := u.recv()
+		if err != nil {
+			return err
+		}
+		if err := t.take(m); err != nil {
+			return err
+		}
+		if t.ring.Load().Ended() {
+			return io.EOF
+		}
+	}
+}
+
+// take puts a message's events into the ring.
+func (t *topic) take(m *eventbusv1.SubscribeResponse) error {
+	gap := m.GetGap() != nil
+	if gap {
+		t.after = event.ID{}
+	}
+	events := m.GetEvents()
+	if !gap && len(events) == 0 {
+		return nil // a heartbeat
+	}
+	items := make([]hub.Item[frame], 0, len(events))
+	last := t.after
+	for _, e := range events {
+		it, err := t.encoder.item(e)
+		if err != nil {
+			return err
+		}
+		if it.ID.Compare(last) <= 0 {
+			continue // seen: what follows a ring must be newer
+		}
+		items, last = append(items, it), it.ID
+	}
+	t.owner.metrics.framesEncoded.Add(float64(len(items)))
+	// A log whose first event is not the job's first has lost some: who begins at
+	// the start must learn that from the log.
+	lostStart := t.after.IsZero() && len(events) > 0 && events[0].GetSeq() > 1
+	if gap || lostStart {
+		t.replace(items)
+	} else {
+		t.ring.Load().Extend(items)
+	}
+	t.after = last
+	return nil
+}
+
+// replace begins a new ring with the oldest events that the log still has; without
+// any, with its start.
+func (t *topic) replace(items []hub.Item[frame]) {
+	ring := hub.NewTopicAt[frame](limits(), event.ID{})
+	if len(items) > 0 {
+		ring = hub.NewTopic[frame](limits()) // what precedes them is not known
+		ring.Extend(items)
+	}
+	t.ring.Swap(ring).Fail(errMoved)
+}
+
+// fail ends the topic for its browsers, and lets later ones open another.
+func (t *topic) fail(err error) {
+	t.owner.forget(t)
+	t.ring.Load().Fail(err)
+}
+
+// over tells whether nothing can follow the cursor: it is the final event.
+func (t *topic) over(cursor event.ID) bool {
+	ring := t.ring.Load()
+	last, ok := ring.Last()
+	return ok && last == cursor && ring.Ended()
+}
+
+// subscribe begins after the cursor.
+func (t *topic) subscribe(after event.ID) *hub.Subscription[frame] {
+	return t.ring.Load().Subscribe(after, t.log)
+}
+
+// idText is empty for the zero ID, which stands for the start.
+func idText(id event.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.String()
+}

@@ -1,0 +1,161 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/event"
+)
+
+// watchFeed is one browser's Watch: a stream from a router of its own, because
+// each asks for other jobs and stages. It resumes after the last cursor when the
+// stream breaks.
+type watchFeed struct {
+	topics *topics
+	req    *eventbusv1.WatchRequest // its cursor is the last one
+	up     *upstream[eventbusv1.WatchResponse]
+	retry  *patience
+	reset  bool
+	// sent is the cursor that the browser has.
+	sent    string
+	encoder encoder
+}
+
+// openWatch waits for a router's first word, at most openTimeout. A cursor of
+// another system, or of another number of shards, in the header is a gap and not an
+// error, which would end the browser for ever. Errors are gRPC statuses or ctx's
+// cause.
+func openWatch(ctx context.Context, s *topics, in *eventbusv1.WatchRequest, c cursor) (*watchFeed, error) {
+	f := &watchFeed{topics: s, req: proto.CloneOf(in), retry: newPatience(), reset: c.unreadable}
+	f.req.Cursor = c.text
+	err := f.open(ctx)
+	if err != nil && status.Code(err) == codes.InvalidArgument && c.header && c.text != "" {
+		f.req.Cursor, f.reset = "", true
+		if f.open(ctx) == nil {
+			err = nil
+		}
+	}
+	f.sent = f.req.GetCursor()
+	return f, err
+}
+
+func (f *watchFeed) open(ctx context.Context) (err error) {
+	f.up, err = openUpstream(ctx, f.topics.silence(), func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.WatchResponse], error) {
+		return f.topics.router.Watch(ctx, f.req)
+	})
+	return err
+}
+
+func (f *watchFeed) close() {
+	if f.up != nil {
+		f.up.close()
+	}
+}
+
+// begin implements feed.
+func (f *watchFeed) begin(_ context.Context, o *outlet) error {
+	if f.reset {
+		o.gap(&eventbusv1.Gap{Reason: eventbusv1.Gap_REASON_LOG_RESET})
+	}
+	m, err := f.up.recv()
+	if err == nil {
+		err = f.send(o, m)
+	}
+	return err
+}
+
+// next implements feed.
+func (f *watchFeed) next(ctx context.Context, o *outlet) error {
+	quiet := time.Now().Add(f.topics.heartbeat)
+	for {
+		m, err := f.recv(ctx)
+		switch {
+		case err == nil:
+			return f.send(o, m)
+		case errors.Is(err, io.EOF) || !transient(err) || ctx.Err() != nil:
+			return err
+		}
+		f.topics.upstreamLost(jobKey{domain: f.req.GetDomain()}, err)
+		if !f.retry.wait(ctx) {
+			return context.Cause(ctx)
+		}
+		if time.Now().After(quiet) {
+			return nil
+		}
+	}
+}
+
+// recv opens the stream again where it broke.
+func (f *watchFeed) recv(ctx context.Context) (*eventbusv1.WatchResponse, error) {
+	if f.up == nil {
+		f.topics.metrics.reconnects.Inc()
+		err := f.open(ctx)
+		if status.Code(err) == codes.OutOfRange {
+			return nil, io.EOF // all jobs are over
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	m, err := f.up.recv()
+	if err != nil {
+		f.up.close()
+		f.retry.lived(f.up.opened)
+		f.up = nil
+	}
+	return m, err
+}
+
+// send adds a message's frames. The cursor is where to resume after all of them,
+// so only the last event carries it as its id; without events it goes alone.
+func (f *watchFeed) send(o *outlet, m *eventbusv1.WatchResponse) error {
+	if g := m.GetGap(); g != nil {
+		o.gap(g)
+	}
+	id := ""
+	if c := m.GetCursor(); readableWatchCursor(c) {
+		f.req.Cursor = c
+		if c != f.sent {
+			id = c
+		}
+	}
+	events := m.GetEvents()
+	for i, pe := range events {
+		e, err := fromProto(pe)
+		if err != nil {
+			return err
+		}
+		at := ""
+		if i == len(events)-1 {
+			at = id
+		}
+		o.frame(f.encoder.frame(at, &e))
+	}
+	f.topics.metrics.framesEncoded.Add(float64(len(events)))
+	if len(events) == 0 {
+		o.cursor(id)
+	}
+	if id != "" {
+		f.sent = id
+	}
+	return nil
+}
+
+// readableWatchCursor tells whether s is ids joined by commas.
+func readableWatchCursor(s string) bool {
+	for part := range strings.SplitSeq(s, ",") {
+		if _, err := event.ParseID(part); err != nil {
+			return false
+		}
+	}
+	return len(s) <= maxCursorBytes
+}

@@ -213,8 +213,6 @@ func (s *Server) waitReady(ctx context.Context, proc *process) error {
 		if proc.ended() {
 			return backoff.Permanent(s.exitReason())
 		}
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
 		return s.answersAs(ctx, proc.pid())
 	})
 }
@@ -231,7 +229,7 @@ func (s *Server) exitReason() error {
 // answersAs succeeds if process pid serves the port and has loaded its data. The test of the pid keeps a stranger that
 // sits on the port from passing for the server that is about to fail there.
 func (s *Server) answersAs(ctx context.Context, pid int) error {
-	// A refused connection costs go-redis a second and a line of log: ask the kernel first.
+	// A refused connection costs go-redis a line of log: ask the kernel first.
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr())
 	if err != nil {
 		return err
@@ -239,12 +237,10 @@ func (s *Server) answersAs(ctx context.Context, pid int) error {
 	if err := conn.Close(); err != nil {
 		return err
 	}
-	client := s.newClient(1)
-	defer func() { _ = client.Close() }()
-	if err := client.Ping(ctx).Err(); err != nil { // LOADING is an error here
+	if err := s.client.Ping(ctx).Err(); err != nil { // LOADING is an error here
 		return err
 	}
-	info, err := client.Info(ctx, "server").Result()
+	info, err := s.client.Info(ctx, "server").Result()
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,8 @@ func WithConfig(name string, values ...string) Option {
 }
 
 // WithSentinelConfig sets one option of the watched master in every sentinel, e.g.
-// WithSentinelConfig("down-after-milliseconds", "500"). It wins over the default. Other shapes ignore it.
+// WithSentinelConfig("down-after-milliseconds", "500"). It wins over the default. Other shapes ignore it. (Each further
+// sentinel gets 150 ms more of that one, so that their votes are not split.)
 func WithSentinelConfig(name string, values ...string) Option {
 	return func(s *settings) { s.sentinel = append(s.sentinel, directive{name, values}) }
 }

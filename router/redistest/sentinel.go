@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -64,27 +65,34 @@ func StartSentinel(ctx context.Context, dir string, replicas, sentinels int, opt
 
 func (s *Sentinel) startAll(ctx context.Context, dir string, replicas, sentinels int) error {
 	announce := directive{"replica-announce-ip", []string{"127.0.0.1"}}
-	master, err := startMany(ctx, dir, "redis", 1, s.settings.with(roleData, announce))
+	master, err := startMany(ctx, dir, "master", 1, func(int) settings { return s.settings.with(roleData, announce) })
 	if s.data = master; err != nil {
 		return err
 	}
 	port := strconv.Itoa(master[0].Port())
-	followers, err := startMany(ctx, dir, "replica", replicas,
-		s.settings.with(roleData, announce, directive{"replicaof", []string{"127.0.0.1", port}}))
+	followers, err := startMany(ctx, dir, "replica", replicas, func(int) settings {
+		return s.settings.with(roleData, announce, directive{"replicaof", []string{"127.0.0.1", port}})
+	})
 	if s.data = append(s.data, followers...); err != nil {
 		return err
 	}
-	s.sentinels, err = startMany(ctx, dir, "sentinel", sentinels, s.settings.watching(port, sentinels/2+1))
+	s.sentinels, err = startMany(ctx, dir, "sentinel", sentinels, func(i int) settings {
+		return s.settings.watching(port, sentinels/2+1, i)
+	})
 	return err
 }
 
-// watching is s for a sentinel of the master on port.
-func (s settings) watching(port string, quorum int) settings {
+// voteSpacing keeps sentinels apart. If they notice in the same moment that the master is down, each votes for itself and
+// they try again only after twice the failover-timeout.
+const voteSpacing = 150 // ms
+
+// watching is s for sentinel number i of the master on port.
+func (s settings) watching(port string, quorum, i int) settings {
 	line := func(values ...string) directive { return directive{"sentinel", values} }
+	downAfter := 1000
 	conf := []directive{
 		line("announce-ip", "127.0.0.1"),
 		line("monitor", masterName, "127.0.0.1", port, strconv.Itoa(quorum)),
-		line("down-after-milliseconds", masterName, "1000"),
 		line("failover-timeout", masterName, "3000"),
 		line("parallel-syncs", masterName, "1"),
 	}
@@ -92,8 +100,13 @@ func (s settings) watching(port string, quorum int) settings {
 		conf = append(conf, line("auth-pass", masterName, s.password))
 	}
 	for _, d := range s.sentinel {
+		if ms, err := strconv.Atoi(strings.Join(d.values, " ")); err == nil && d.name == "down-after-milliseconds" {
+			downAfter = ms
+			continue
+		}
 		conf = append(conf, line(append([]string{d.name, masterName}, d.values...)...))
 	}
+	conf = append(conf, line("down-after-milliseconds", masterName, strconv.Itoa(downAfter+i*voteSpacing)))
 	s.role, s.config = roleSentinel, conf
 	return s
 }
@@ -107,7 +120,7 @@ func (s *Server) tuneSentinel(ctx context.Context) error {
 }
 
 // startMany starts n servers at once in dir/name-0, dir/name-1 … If one fails it returns those that run.
-func startMany(ctx context.Context, dir, name string, n int, set settings) ([]*Server, error) {
+func startMany(ctx context.Context, dir, name string, n int, set func(i int) settings) ([]*Server, error) {
 	servers := make([]*Server, n)
 	var group errgroup.Group
 	for i := range servers {
@@ -117,7 +130,7 @@ func startMany(ctx context.Context, dir, name string, n int, set settings) ([]*S
 				return err
 			}
 			var err error
-			servers[i], err = startServer(ctx, own, set)
+			servers[i], err = startServer(ctx, own, set(i))
 			return err
 		})
 	}

@@ -87,7 +87,7 @@ func startServer(ctx context.Context, dir string, set settings) (*Server, error)
 			return nil, err
 		}
 		s := &Server{settings: set, dir: dir, lease: lease}
-		s.client = s.newClient(4)
+		s.client = s.newClient()
 		if err = os.WriteFile(s.conf(), []byte(set.render(dir, lease.port)), 0o600); err == nil {
 			err = s.start(ctx)
 		}
@@ -158,21 +158,25 @@ func (s *Server) TLSConfig() *tls.Config {
 	return s.settings.tls.clientConfig()
 }
 
-// Client is a go-redis client of this server for assertions, always the same one. It has at most 4 connections,
-// reconnects after a restart, obeys the deadline of a call's context and is closed with the server.
+// Client is a go-redis client of this server for assertions, always the same one. It sends each command once, without
+// retries, obeys the deadline of a call's context, reconnects after a restart and is closed with the server.
 func (s *Server) Client() *redis.Client { return s.client }
 
-func (s *Server) newClient(poolSize int) *redis.Client {
+func (s *Server) newClient() *redis.Client {
 	password := s.settings.password
 	if s.settings.role == roleSentinel {
 		password = ""
 	}
 	return redis.NewClient(&redis.Options{
-		Addr:                  s.Addr(),
-		Password:              password,
-		TLSConfig:             s.TLSConfig(),
-		PoolSize:              poolSize,
-		DialerRetries:         1, // a server that is down is normal here: say so at once
+		Addr:      s.Addr(),
+		Password:  password,
+		TLSConfig: s.TLSConfig(),
+		// After PoolSize refused connections go-redis refuses by itself for up to a second, also when the server is back:
+		// a number that a test does not reach. Few connections are kept.
+		PoolSize:              1000,
+		MaxIdleConns:          2,
+		MaxRetries:            -1,
+		DialerRetries:         1,
 		DisableIdentity:       true,
 		ContextTimeoutEnabled: true,
 		// Probing for it costs a round trip and an error in each connection.

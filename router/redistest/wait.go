@@ -14,6 +14,8 @@ const (
 	pollEvery = 10 * time.Millisecond
 	// opTimeout bounds every wait of this package. It is long because a loaded machine is not a failure.
 	opTimeout = 60 * time.Second
+	// tryTimeout bounds one try: a server that hangs must not keep a wait from looking again.
+	tryTimeout = 2 * time.Second
 )
 
 // poll repeats op until it succeeds, fails for good (backoff.Permanent) or ctx ends. Its error says what was waited for
@@ -21,6 +23,8 @@ const (
 func poll(ctx context.Context, what string, op func(context.Context) error) error {
 	var last error
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
 		last = op(ctx)
 		return struct{}{}, last
 	}, backoff.WithBackOff(backoff.NewConstantBackOff(pollEvery)), backoff.WithMaxElapsedTime(0))

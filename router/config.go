@@ -44,8 +44,8 @@ const (
 	deadEntries     = 10_000
 )
 
-// Validate tells of every setting that is out of bounds, with its value.
-func (c *Config) Validate() error {
+// Check tells of every setting that is out of bounds, with its value.
+func (c *Config) Check() error {
 	var bad []event.Violation
 	check := func(ok bool, name string, value any, rule string) {
 		if !ok {

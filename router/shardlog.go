@@ -83,13 +83,13 @@ func (l *shardLog) gap(after event.ID, info *redis.XInfoStream) (*event.Gap, err
 		}
 		return &event.Gap{Reason: event.LogReset}, nil
 	}
-	first, err := event.ParseID(info.FirstEntry.ID)
-	if err != nil {
-		return nil, err
-	}
 	trimmed := info.EntriesAdded > info.Length
 	if after.IsZero() && !trimmed {
 		return nil, nil
+	}
+	first, err := event.ParseID(info.FirstEntry.ID)
+	if err != nil {
+		return nil, err
 	}
 	g := &event.Gap{Reason: event.LogReset, Oldest: first}
 	if trimmed && after.Compare(first) < 0 {

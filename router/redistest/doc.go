@@ -29,6 +29,10 @@
 // A server keeps its port, its directory and its configuration (CONFIG REWRITE works) over Kill, Stop and Start. It
 // dies with the test binary, however that ends. At the end of a failed test the tail of each server's log is logged.
 //
+// What to expect on a small machine: a server is ready in 30 ms, sentinels in half a second, a cluster in 3 s. A killed
+// or paused master is replaced after 2–3 s by sentinels and 4 s by a cluster; sentinels let 6 s pass between two such
+// failovers (twice their failover-timeout). Times are those of a machine that is not overloaded: wait for conditions.
+//
 // redis-server and redis-cli have to be in PATH (Debian: redis-server, redis-tools). Where they are not, tests fail;
 // they are never skipped.
 package redistest

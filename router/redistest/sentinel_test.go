@@ -31,6 +31,7 @@ func masterAddrs(t *testing.T, s *Sentinel) []string {
 }
 
 func TestSentinel_URLNamesAllSentinelsAndTheMastersName(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 1, 2)
 	up := s.Sentinels()
 	if want := "redis+sentinel://" + up[0].Addr() + "," + up[1].Addr() + "/mymaster/0"; s.URL() != want {
@@ -39,6 +40,7 @@ func TestSentinel_URLNamesAllSentinelsAndTheMastersName(t *testing.T) {
 }
 
 func TestSentinel_IsReadyWhenAQuorumCouldFailOver(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 2, 3)
 	for _, sentinel := range s.Sentinels() {
 		if got, want := sentinel.CLI(t, "SENTINEL", "CKQUORUM", "mymaster"), "OK 3 usable Sentinels"; !strings.Contains(got, want) {
@@ -54,6 +56,7 @@ func TestSentinel_IsReadyWhenAQuorumCouldFailOver(t *testing.T) {
 }
 
 func TestSentinel_FailoverMovesTheMasterAndItsData(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	s := NewSentinel(t, 2, 3, WithPassword("pass word"))
 	old := s.Master(t)
@@ -80,6 +83,7 @@ func TestSentinel_FailoverMovesTheMasterAndItsData(t *testing.T) {
 }
 
 func TestSentinel_KilledMasterIsReplacedAndComesBackAsReplica(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 1, 3)
 	old := s.KillMaster(t)
 	if old.Running() {
@@ -107,6 +111,7 @@ func TestSentinel_KilledMasterIsReplacedAndComesBackAsReplica(t *testing.T) {
 }
 
 func TestSentinel_PausedMasterIsReplacedWhileItStands(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 1, 3)
 	old := s.Master(t)
 	if err := old.Pause(); err != nil {
@@ -129,6 +134,7 @@ func TestSentinel_PausedMasterIsReplacedWhileItStands(t *testing.T) {
 }
 
 func TestSentinel_KnowsTheMasterWhileOneSentinelIsDown(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 1, 3)
 	master := s.Master(t)
 	if err := s.Sentinels()[0].Kill(); err != nil {
@@ -146,6 +152,7 @@ func TestSentinel_KnowsTheMasterWhileOneSentinelIsDown(t *testing.T) {
 }
 
 func TestSentinel_ServesTLS(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 1, 1, WithTLS(), WithPassword("p"))
 	sentinel := s.Sentinels()[0]
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
@@ -169,6 +176,7 @@ func TestSentinel_ServesTLS(t *testing.T) {
 }
 
 func TestSentinel_OptionsOfTheMasterWin(t *testing.T) {
+	t.Parallel()
 	s := NewSentinel(t, 1, 1, WithSentinelConfig("down-after-milliseconds", "777"))
 	m := redis.NewMapStringStringCmd(t.Context(), "SENTINEL", "MASTER", "mymaster")
 	if err := s.Sentinels()[0].Client().Process(t.Context(), m); err != nil {

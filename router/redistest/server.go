@@ -79,10 +79,14 @@ func (s *settings) makeTLS(dir string) (err error) {
 	return err
 }
 
-// startServer tries ports until one is really free: between probe and bind a process without a lease may take it.
 func startServer(ctx context.Context, dir string, set settings) (*Server, error) {
+	return startOn(ctx, dir, set, set.lease)
+}
+
+// startOn tries ports until one is really free: between probe and bind a process without a lease may take it.
+func startOn(ctx context.Context, dir string, set settings, next func() (*portLease, error)) (*Server, error) {
 	for try := 1; ; try++ {
-		lease, err := set.lease()
+		lease, err := next()
 		if err != nil {
 			return nil, err
 		}
@@ -135,11 +139,15 @@ func (s settings) url(scheme string, servers []*Server, path string) string {
 	if s.password != "" {
 		user = url.UserPassword("", s.password).String() + "@"
 	}
+	return scheme + "://" + user + strings.Join(addrs(servers), ",") + path
+}
+
+func addrs(servers []*Server) []string {
 	addrs := make([]string, len(servers))
-	for i, server := range servers {
-		addrs[i] = server.Addr()
+	for i, s := range servers {
+		addrs[i] = s.Addr()
 	}
-	return scheme + "://" + user + strings.Join(addrs, ",") + path
+	return addrs
 }
 
 // CAFile is the PEM file of the CA, "" without TLS.
@@ -185,9 +193,9 @@ func (s *Server) newClient() *redis.Client {
 }
 
 // logTailSize bounds what LogTail returns: the end of a log is what explains a failure.
-const logTailSize = 32 << 10
+const logTailSize = 16 << 10
 
-// LogTail is the end of the server's log, at most 32 KiB, over all its starts.
+// LogTail is the end of the server's log, at most 16 KiB, over all its starts.
 func (s *Server) LogTail() string {
 	log, err := os.ReadFile(s.logFile())
 	if err != nil {

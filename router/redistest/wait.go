@@ -28,14 +28,13 @@ func poll(ctx context.Context, what string, op func(context.Context) error) erro
 		last = op(ctx)
 		return struct{}{}, last
 	}, backoff.WithBackOff(backoff.NewConstantBackOff(pollEvery)), backoff.WithMaxElapsedTime(0))
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(last, err):
-		return fmt.Errorf("wait until %s: %w", what, err)
-	default:
-		return fmt.Errorf("wait until %s: %w; last: %w", what, err, last)
 	}
+	if permanent := new(backoff.PermanentError); errors.As(last, &permanent) {
+		return fmt.Errorf("wait until %s: %w", what, err)
+	}
+	return fmt.Errorf("wait until %s: %w; last: %w", what, err, last)
 }
 
 // withTimeout is the context of an operation that has none from its caller.

@@ -19,8 +19,8 @@ type Config struct {
 	HTTPPublish bool     `name:"http-publish" env:"HTTP_PUBLISH" default:"${dev}" negatable:"" help:"Accept events by HTTP POST. Whoever reaches the edge can then publish."`
 }
 
-// Validate tells of every setting that is out of bounds, with its value.
-func (c *Config) Validate() error {
+// Check tells of every setting that is out of bounds, with its value.
+func (c *Config) Check() error {
 	var bad []event.Violation
 	if c.HTTPAddr == "" {
 		bad = append(bad, event.Violate("HTTP_ADDR", nil, "must be set"))

@@ -25,8 +25,7 @@ import (
 func newGateway(c *client) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{runtime.JSONPb{
-			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
-			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
+			MarshalOptions: protojson.MarshalOptions{UseProtoNames: true},
 		}}),
 		runtime.WithForwardResponseRewriter(rewrite),
 		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
@@ -82,16 +81,17 @@ func (m *marshaler) Marshal(v any) ([]byte, error) {
 	return e.AppendJSON(nil), nil
 }
 
-// NewDecoder implements runtime.Marshaler. Unlike JSONPb's it reads all of the
-// body, and its errors are for the caller.
+// NewDecoder implements runtime.Marshaler for the one body that there is. Unlike
+// JSONPb's it reads all of it, and its errors are for the caller.
 func (m *marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		body, err := io.ReadAll(r)
 		if err == nil && len(body) == 0 {
 			return io.EOF // no event: the router names what is missing
 		}
-		if err == nil {
-			err = m.Unmarshal(body, v)
+		if into, ok := v.(**eventbusv1.Event); ok && err == nil {
+			*into = new(eventbusv1.Event)
+			err = protojson.Unmarshal(body, *into)
 		}
 		if err != nil {
 			// protojson's prefix has a blank that differs from build to build.

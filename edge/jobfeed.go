@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -74,9 +73,7 @@ func (f *jobFeed) close() {
 
 // locate asks a router where a replay begins, by a subscription that ends at once.
 func (s *topics) locate(ctx context.Context, key jobKey, replay eventbusv1.Replay) (start, error) {
-	u, err := openUpstream(ctx, openTimeout, func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.SubscribeResponse], error) {
-		return s.router.Subscribe(ctx, &eventbusv1.SubscribeRequest{Domain: key.domain, JobId: key.job, Replay: replay})
-	})
+	u, err := s.subscribe(ctx, &eventbusv1.SubscribeRequest{Domain: key.domain, JobId: key.job, Replay: replay})
 	if err != nil {
 		return start{}, err
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
@@ -47,6 +49,18 @@ func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], erro
 			return hub.Page[frame]{}, context.Cause(ctx)
 		}
 	}
+}
+
+// over asks a router whether the cursor is the final event.
+func (p *pages) over(cursor event.ID) bool {
+	_, err, _ := p.flight.Do("over "+cursor.String(), func() (any, error) {
+		u, err := p.owner.subscribe(p.ctx, &eventbusv1.SubscribeRequest{Domain: p.key.domain, JobId: p.key.job, AfterId: cursor.String()})
+		if err == nil {
+			u.close()
+		}
+		return nil, err
+	})
+	return status.Code(err) == codes.OutOfRange
 }
 
 // fetch reads one page. It runs in one browser's goroutine for several, so it

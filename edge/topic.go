@@ -5,7 +5,6 @@ import (
 	"io"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -95,10 +94,8 @@ func (t *topic) run(ctx context.Context) {
 }
 
 func (t *topic) open(ctx context.Context) (*upstream[eventbusv1.SubscribeResponse], error) {
-	return openUpstream(ctx, t.owner.silence(), func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.SubscribeResponse], error) {
-		return t.owner.router.Subscribe(ctx, &eventbusv1.SubscribeRequest{
-			Domain: t.key.domain, JobId: t.key.job, AfterId: idText(t.after),
-		})
+	return t.owner.subscribe(ctx, &eventbusv1.SubscribeRequest{
+		Domain: t.key.domain, JobId: t.key.job, AfterId: idText(t.after),
 	})
 }
 
@@ -170,11 +167,16 @@ func (t *topic) fail(err error) {
 	t.ring.Load().Fail(err)
 }
 
-// over tells whether nothing can follow the cursor: it is the final event.
+// over tells whether nothing can follow the cursor: it is the final event. A
+// cursor beyond the ring is one that a router must judge: the ring may be on its
+// way there.
 func (t *topic) over(cursor event.ID) bool {
 	ring := t.ring.Load()
 	last, ok := ring.Last()
-	return ok && last == cursor && ring.Ended()
+	if ok && cursor == last {
+		return ring.Ended()
+	}
+	return cursor != t.at && (!ok || cursor.Compare(last) > 0) && t.log.over(cursor)
 }
 
 // subscribe begins after the cursor.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -45,8 +46,13 @@ func newTopics(router eventbusv1.EventBusServiceClient, heartbeat time.Duration,
 	return s
 }
 
-// silence is how long a router may say nothing on a stream.
-func (s *topics) silence() time.Duration { return missedHeartbeats * s.heartbeat }
+// subscribe opens a stream from a router and waits for its first message, at most
+// openTimeout.
+func (s *topics) subscribe(ctx context.Context, r *eventbusv1.SubscribeRequest) (*upstream[eventbusv1.SubscribeResponse], error) {
+	return openUpstream(ctx, missedHeartbeats*s.heartbeat, func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.SubscribeResponse], error) {
+		return s.router.Subscribe(ctx, r)
+	})
+}
 
 // join returns the job's topic, opened at the cursor where there is none; leave it.
 // It waits for the router's first word, at most openTimeout. Errors are gRPC

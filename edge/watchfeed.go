@@ -49,7 +49,7 @@ func openWatch(ctx context.Context, s *topics, in *eventbusv1.WatchRequest, c cu
 }
 
 func (f *watchFeed) open(ctx context.Context) (err error) {
-	f.up, err = openUpstream(ctx, f.topics.silence(), func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.WatchResponse], error) {
+	f.up, err = openUpstream(ctx, missedHeartbeats*f.topics.heartbeat, func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.WatchResponse], error) {
 		return f.topics.router.Watch(ctx, f.req)
 	})
 	return err

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/eco2-team/eventbus/router/event"
@@ -39,6 +42,8 @@ type testBus struct {
 	streams *redistest.Server
 	pubsub  *redistest.Server
 	reg     *prometheus.Registry
+	// dead: the bus was killed; its connections are closed already.
+	dead atomic.Bool
 }
 
 // newTestBus starts a bus on two Redis of its own.
@@ -81,7 +86,7 @@ func newBus(t testing.TB, cfg Config, change ...func(*Config)) *testBus {
 // halt stops the bus before the test ends.
 func (tb *testBus) halt() {
 	tb.t.Helper()
-	if err := tb.Stop(); err != nil {
+	if err := tb.Stop(); err != nil && !tb.dead.Load() {
 		tb.t.Errorf("stop: %v", err)
 	}
 	tb.Bus = nil
@@ -221,4 +226,66 @@ func dense(t testing.TB, from uint32, events []*event.Event) {
 			t.Fatalf("event %d has seq %d, want %d", i, e.Seq, want)
 		}
 	}
+}
+
+// kill ends the bus as SIGKILL would: from now on it reaches no Redis, and gives
+// nothing back.
+func (tb *testBus) kill() {
+	for _, c := range tb.closers {
+		_ = c() // a second close, when the test ends, fails
+	}
+}
+
+// crashAt makes the bus die when a bridge comes to that step for the nth time.
+func (tb *testBus) crashAt(step string, nth int) {
+	var n atomic.Int32
+	tb.deps.step = func(name string) error {
+		if name == step && int(n.Add(1)) >= nth {
+			tb.dead.Store(true)
+			tb.kill()
+			return errCrash
+		}
+		return nil
+	}
+}
+
+// xadd appends a legacy entry, as a worker without the bus does.
+func (tb *testBus) xadd(jobID string, fields ...string) string {
+	tb.t.Helper()
+	values := append([]string{"job_id", jobID}, fields...)
+	id, err := tb.streams.Client().XAdd(testContext(tb.t), &redis.XAddArgs{
+		Stream: shardKey("scan", shardOf(jobID, 4)), MaxLen: 10000, Approx: true, Values: values,
+	}).Result()
+	if err != nil {
+		tb.t.Fatal(err)
+	}
+	return id
+}
+
+// metric sums a metric over its labels.
+func (tb *testBus) metric(name string) float64 {
+	tb.t.Helper()
+	families, err := tb.reg.Gather()
+	if err != nil {
+		tb.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+// stages is a job as text: "queued vision done".
+func stages(events []*event.Event) string {
+	names := make([]string, len(events))
+	for i, e := range events {
+		names[i] = e.Stage
+	}
+	return strings.Join(names, " ")
 }

@@ -77,11 +77,38 @@ func (p *probe) watch(ctx context.Context, i int) {
 	}
 }
 
-// once publishes one message and waits for it.
+// once publishes a message until it comes back, for one interval at most. A
+// connection that was made a moment ago may miss the first ones.
 func (p *probe) once(ctx context.Context, i int, channel, payload string, echo <-chan string) (trouble string) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ProbeInterval)
 	defer cancel()
 	began := time.Now()
+	again := time.NewTicker(p.cfg.ProbeInterval / 5)
+	defer again.Stop()
+	trouble = p.send(ctx, i, channel, payload)
+	for {
+		select {
+		case got := <-echo:
+			if got != payload {
+				continue
+			}
+			p.metrics.probeSeconds.Observe(time.Since(began).Seconds())
+			p.announcer.works(i)
+			return ""
+		case <-again.C:
+			trouble = p.send(ctx, i, channel, payload)
+		case <-ctx.Done():
+			if trouble == "" {
+				trouble = "pub/sub: the probe did not come back"
+			}
+			p.renew(i)
+			return trouble
+		}
+	}
+}
+
+// send publishes the message, and asks whom it went to.
+func (p *probe) send(ctx context.Context, i int, channel, payload string) (trouble string) {
 	pipe := p.announcer.client(i).Pipeline()
 	var role *redis.Cmd
 	if !p.cfg.Embedded {
@@ -95,20 +122,7 @@ func (p *probe) once(ctx context.Context, i int, channel, payload string, echo <
 		p.renew(i)
 		return "pub/sub: announcements went to a replica"
 	}
-	for {
-		select {
-		case got := <-echo:
-			if got != payload {
-				continue
-			}
-			p.metrics.probeSeconds.Observe(time.Since(began).Seconds())
-			p.announcer.works(i)
-			return ""
-		case <-ctx.Done():
-			p.renew(i)
-			return "pub/sub: the probe did not come back"
-		}
-	}
+	return ""
 }
 
 func isMaster(role *redis.Cmd) bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,11 @@ type faults struct {
 	cutAfter int
 	// withheld is a seq that is neither sent nor in the log; 0: none.
 	withheld int
+	// badGateways is how many resumptions of a job a proxy answers with 502, as
+	// during a deployment.
+	badGateways int
+	// loseReplies writes what is published, but hangs up instead of answering.
+	loseReplies bool
 }
 
 func newFakeBus(f faults) *fakeBus {
@@ -101,12 +107,26 @@ func (b *fakeBus) subscribe(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
+	badGateway := cursor != "" && r.Header.Get("Accept") == "text/event-stream" && b.badGateways > 0
+	if badGateway {
+		b.badGateways--
+	}
 	b.mu.Unlock()
+	if badGateway {
+		http.Error(w, "<html>Bad Gateway</html>", http.StatusBadGateway)
+		return
+	}
 	b.stream(w, r, cursor, b.cutAfter, func(e map[string]any) bool { return e["job_id"] == job && e["seq"] != b.withheld })
 }
 
 func (b *fakeBus) watch(w http.ResponseWriter, r *http.Request) {
-	b.stream(w, r, cursorOf(r), 0, func(map[string]any) bool { return true })
+	cursor := cursorOf(r)
+	if cursor == "" { // live only
+		b.mu.Lock()
+		cursor = fmt.Sprintf("%04d-0", 999+len(b.events)) // ids are compared as text
+		b.mu.Unlock()
+	}
+	b.stream(w, r, cursor, 0, func(map[string]any) bool { return true })
 }
 
 // stream sends what matches after the cursor, until the final event of a job.
@@ -172,6 +192,9 @@ func (b *fakeBus) publish(w http.ResponseWriter, r *http.Request) {
 	}
 	id := b.append(r.PathValue("job"), e["stage"].(string), e["status"].(string),
 		"progress", e["progress"], "message", e["message"], "final", e["final"] == true)
+	if b.loseReplies {
+		panic(http.ErrAbortHandler)
+	}
 	_ = json.NewEncoder(w).Encode(map[string]string{"id": id})
 }
 
@@ -185,4 +208,16 @@ func (b *fakeBus) told204() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.gone
+}
+
+func (b *fakeBus) setLoseReplies(lose bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loseReplies = lose
+}
+
+func (b *fakeBus) distinctKeys() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Compact(slices.Clone(b.keys))
 }

@@ -13,8 +13,8 @@ type Config struct {
 	GRPCAddr string `name:"grpc-addr" env:"GRPC_ADDR" default:":9090" help:"Where gRPC listens, host:port."`
 }
 
-// Validate tells of every setting that is out of bounds, with its value.
-func (c *Config) Validate() error {
+// Check tells of every setting that is out of bounds, with its value.
+func (c *Config) Check() error {
 	var vs violations
 	vs.check(strings.Contains(c.GRPCAddr, ":"), "GRPC_ADDR", c.GRPCAddr, "must be host:port or :port")
 	return vs.err()
@@ -34,8 +34,8 @@ const (
 	maxDrain     = 10 * time.Minute
 )
 
-// Validate tells of every setting that is out of bounds, with its value.
-func (c *Common) Validate() error {
+// Check tells of every setting that is out of bounds, with its value.
+func (c *Common) Check() error {
 	var vs violations
 	vs.check(c.HeartbeatInterval >= minHeartbeat && c.HeartbeatInterval <= maxHeartbeat,
 		"HEARTBEAT_INTERVAL", c.HeartbeatInterval, "must be 10ms-10m")

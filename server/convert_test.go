@@ -202,12 +202,12 @@ func TestConvert_BytesThatAreNoUTF8DoNotBreakTheStream(t *testing.T) {
 
 func TestConvert_WireBoundHoldsForTheWorstJSON(t *testing.T) {
 	for name, text := range map[string]string{
-		"numbers": "[" + strings.Repeat("1,", 20000) + "1]",
-		"empties": "[" + strings.Repeat(`"",`, 20000) + "0]",
-		"lists":   "[" + strings.Repeat(`[],`, 20000) + "0]",
-		"objects": "[" + strings.Repeat(`{"":1},`, 20000) + "0]",
-		"nested":  "[" + strings.Repeat(strings.Repeat("[", 900)+strings.Repeat("]", 900)+",", 40) + "0]",
-		"bad":     `"` + strings.Repeat("\xff", 20000) + `"`,
+		"numbers": "[" + strings.Repeat("1,", 4000) + "1]",
+		"empties": "[" + strings.Repeat(`"",`, 4000) + "0]",
+		"lists":   "[" + strings.Repeat(`[],`, 4000) + "0]",
+		"objects": "[" + strings.Repeat(`{"":1},`, 4000) + "0]",
+		"nested":  "[" + strings.Repeat(strings.Repeat("[", 900)+strings.Repeat("]", 900)+",", 10) + "0]",
+		"bad":     `"` + strings.Repeat("\xff", 4000) + `"`,
 	} {
 		e := &event.Event{Result: text}
 		if n := proto.Size(toProto(e)); n > wireBound(e) {

@@ -54,15 +54,19 @@ func (m *errorMapper) status(ctx context.Context, method string, err error) erro
 	if err == nil {
 		return nil
 	}
-	if e, ok := errors.AsType[*event.Error](err); ok && e.Kind != event.Internal {
+	e, ok := errors.AsType[*event.Error](err)
+	if ok && e.Kind != event.Internal && e.Kind != event.Unavailable {
 		return known(e)
 	}
-	// Whatever failed after the call had ended failed because of that.
+	// What could not be reached after the call had ended could not because of that.
 	if cause := context.Cause(ctx); cause != nil {
 		if e, ok := errors.AsType[*event.Error](cause); ok {
 			return known(e)
 		}
 		return status.FromContextError(ctx.Err()).Err()
+	}
+	if ok && e.Kind == event.Unavailable {
+		return known(e)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return status.Error(codes.Unavailable, "interrupted; repeat the call")

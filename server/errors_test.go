@@ -88,7 +88,7 @@ func TestErrors_WhatFailsAfterTheCallEndedFailedBecauseOfThat(t *testing.T) {
 	for want, ctx := range map[codes.Code]context.Context{
 		codes.Canceled: canceled, codes.DeadlineExceeded: late, codes.Unavailable: drained,
 	} {
-		for _, err := range []error{ctx.Err(), context.Cause(ctx), errors.New("use of closed connection"), status.Error(codes.Internal, "transport")} {
+		for _, err := range []error{ctx.Err(), context.Cause(ctx), errors.New("use of closed connection"), status.Error(codes.Internal, "transport"), event.Errorf(event.Unavailable, "redis is away")} {
 			if got := status.Code(m.status(ctx, "/m", err)); got != want {
 				t.Errorf("%v: got %s; want %s", err, got, want)
 			}

@@ -1,0 +1,343 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+)
+
+func newRegistry() *prometheus.Registry { return prometheus.NewRegistry() }
+
+func TestServer_ReflectionListsItsServices(t *testing.T) {
+	r := newRig(t)
+	want := []string{"eventbus.v1.EventBusService", "grpc.health.v1.Health"}
+	v1, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v1.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := v1.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range resp.GetListServicesResponse().GetService() {
+		got = append(got, s.GetName())
+	}
+	for _, name := range want {
+		if !slices.Contains(got, name) {
+			t.Errorf("v1 lists %v; %s is missing", got, name)
+		}
+	}
+	alpha, err := reflectionv1alpha.NewServerReflectionClient(r.conn).ServerReflectionInfo(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := &reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_FileContainingSymbol{
+		FileContainingSymbol: want[0],
+	}}
+	if err := alpha.Send(req); err != nil {
+		t.Fatal(err)
+	}
+	old, err := alpha.Recv()
+	if err != nil || len(old.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
+		t.Errorf("v1alpha: %v, %v", old.GetErrorResponse(), err)
+	}
+	for _, s := range []interface{ CloseSend() error }{v1, alpha} {
+		if err := s.CloseSend(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (r *rig) healthOf(t *testing.T, service string) healthv1.HealthCheckResponse_ServingStatus {
+	t.Helper()
+	resp, err := healthv1.NewHealthClient(r.conn).Check(testContext(t), &healthv1.HealthCheckRequest{Service: service})
+	if err != nil {
+		t.Fatalf("health of %q: %v", service, err)
+	}
+	return resp.GetStatus()
+}
+
+func TestHealth_FollowsTheBus(t *testing.T) {
+	r := newRig(t)
+	becomes := func(want healthv1.HealthCheckResponse_ServingStatus, ready bool) {
+		t.Helper()
+		for _, service := range []string{"", "eventbus.v1.EventBusService"} {
+			eventually(t, "health is "+want.String(), func() bool { return r.healthOf(t, service) == want })
+		}
+		if ok, text := r.server.Ready(); ok != ready {
+			t.Errorf("ready: %v, %s", ok, text)
+		}
+	}
+	becomes(healthv1.HealthCheckResponse_SERVING, true)
+	if err := r.redis.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	becomes(healthv1.HealthCheckResponse_NOT_SERVING, false)
+	if err := r.redis.Start(); err != nil {
+		t.Fatal(err)
+	}
+	becomes(healthv1.HealthCheckResponse_SERVING, true)
+	_, err := healthv1.NewHealthClient(r.conn).Check(testContext(t), &healthv1.HealthCheckRequest{Service: "nope"})
+	wantCode(t, err, codes.NotFound)
+}
+
+func TestServer_StopEndsOpenStreamsWithUnavailableWithinTheDrain(t *testing.T) {
+	r := newRig(t)
+	sub, _ := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j"})
+	watch, err := r.Watch(testContext(t), &eventbusv1.WatchRequest{Domain: "scan"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	health, err := healthv1.NewHealthClient(r.conn).Watch(testContext(t), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for serving := false; !serving; {
+		m, err := health.Recv()
+		if err != nil {
+			t.Fatalf("health: %v", err)
+		}
+		serving = m.GetStatus() == healthv1.HealthCheckResponse_SERVING
+	}
+	start := time.Now()
+	r.server.Stop(t.Context())
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	for name, s := range map[string]interface{ RecvMsg(any) error }{"subscribe": sub, "watch": watch, "health": health} {
+		err := s.RecvMsg(&eventbusv1.SubscribeResponse{})
+		for err == nil {
+			err = s.RecvMsg(&eventbusv1.SubscribeResponse{}) // NOT_SERVING, perhaps
+		}
+		if code := status.Code(err); code != codes.Unavailable || !strings.Contains(err.Error(), "stopping") {
+			t.Errorf("%s ended with %v", name, err)
+		}
+	}
+	if ok, text := r.server.Ready(); ok || text != "draining" {
+		t.Errorf("ready: %v, %s", ok, text)
+	}
+	if conn, err := net.Dial("tcp", r.server.Addr()); err == nil {
+		_ = conn.Close()
+		t.Error("it still listens")
+	}
+}
+
+func TestServer_StopAnswersCallsUnderWay(t *testing.T) {
+	r := newRig(t)
+	if err := r.redis.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := r.Publish(testContext(t), &eventbusv1.PublishRequest{Event: scanEvent("j", "x")})
+		answered <- err
+	}()
+	eventually(t, "the call is under way", func() bool { return r.metric(t, "grpc_server_started_total", "grpc_method", "Publish") == 1 })
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.server.Stop(testContext(t))
+	}()
+	eventually(t, "the drain began", func() bool { ok, _ := r.server.Ready(); return !ok })
+	if err := r.redis.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("publish: %v", err)
+	}
+	<-stopped
+}
+
+func TestServer_StopCutsWhoDoesNotReadAfterTheDrainTimeout(t *testing.T) {
+	r := newRig(t, func(s *setup) { s.common.DrainTimeout = 200 * time.Millisecond })
+	s, _ := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j"})
+	for range 10 { // the windows of HTTP/2 begin with 64 KiB
+		e := scanEvent("j", "x")
+		e.Content = strings.Repeat("y", 200_000)
+		r.publish(t, e)
+	}
+	r.projected(t, "j", 4) // a page is no more
+	start := time.Now()
+	r.server.Stop(t.Context())
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	if !strings.Contains(r.logs.String(), "are cut") {
+		t.Error("nothing was cut")
+	}
+	var err error
+	for err == nil {
+		_, err = s.Recv()
+	}
+	wantCode(t, err, codes.Unavailable)
+}
+
+func TestServer_StopBeforeStartIsHarmless(t *testing.T) {
+	r := newRig(t)
+	s, err := New(Config{GRPCAddr: r.server.Addr()}, Common{HeartbeatInterval: time.Second, DrainTimeout: time.Second}, r.bus, slog.New(slog.DiscardHandler), newRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(t.Context()); err == nil || !strings.Contains(err.Error(), r.server.Addr()) {
+		t.Errorf("start on a taken address: %v", err)
+	}
+	if s.Addr() != "" {
+		t.Errorf("address %s", s.Addr())
+	}
+	s.Stop(t.Context())
+}
+
+func TestServer_MetricsRegisteredTwiceAreAnError(t *testing.T) {
+	r := newRig(t)
+	if _, err := New(Config{}, Common{}, r.bus, slog.New(slog.DiscardHandler), r.reg); err == nil {
+		t.Error("two servers share metrics")
+	}
+}
+
+func TestServer_PanicIsInternalAndTheServerGoesOn(t *testing.T) {
+	var logs logBuffer
+	log := logs.logger(slog.LevelInfo)
+	m, err := newMetrics(newRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), newDrain())...)...)
+	eventbusv1.RegisterEventBusServiceServer(s, panicking{})
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := s.Serve(lis); err != nil {
+			t.Error(err)
+		}
+	})
+	defer serving.Wait()
+	defer s.Stop()
+	r := &rig{server: &Server{lis: lis}}
+	client := eventbusv1.NewEventBusServiceClient(r.dial(t))
+	for range 2 {
+		_, err = client.Publish(testContext(t), &eventbusv1.PublishRequest{})
+		wantCode(t, err, codes.Internal)
+		if strings.Contains(err.Error(), "secret") {
+			t.Errorf("the caller learns %v", err)
+		}
+		stream, err := client.Subscribe(testContext(t), &eventbusv1.SubscribeRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = stream.Recv()
+		wantCode(t, err, codes.Internal)
+	}
+	if got := logs.String(); !strings.Contains(got, "secret") || !strings.Contains(got, "server_test.go") {
+		t.Errorf("the log lacks text or stack:\n%s", got)
+	}
+}
+
+type panicking struct {
+	eventbusv1.UnimplementedEventBusServiceServer
+}
+
+func (panicking) Publish(context.Context, *eventbusv1.PublishRequest) (*eventbusv1.PublishResponse, error) {
+	panic("secret")
+}
+
+func (panicking) Subscribe(*eventbusv1.SubscribeRequest, grpc.ServerStreamingServer[eventbusv1.SubscribeResponse]) error {
+	panic(errors.New("secret"))
+}
+
+func TestServer_DebugLogHasOneLineForEachCall(t *testing.T) {
+	r := newRig(t, func(s *setup) { s.level = slog.LevelDebug })
+	_, err := r.GetState(testContext(t), &eventbusv1.GetStateRequest{Domain: "scan", JobId: "none"})
+	wantCode(t, err, codes.NotFound)
+	s, _ := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j"})
+	r.publish(t, scanEvent("j", "a"), finalEvent("j"))
+	stages(t, s, 2)
+	wantEnd(t, s, codes.OK)
+	lines := func(parts ...string) int {
+		n := 0
+		for line := range strings.Lines(r.logs.String()) {
+			if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) }) {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "the stream is logged", func() bool { return lines("finished call", "grpc.method=Subscribe", "grpc.code=OK") == 1 })
+	if n := lines("level=DEBUG", "finished call", "grpc.method=GetState", "grpc.code=NotFound"); n != 1 {
+		t.Errorf("%d lines of GetState", n)
+	}
+	if n := lines("grpc.method=Subscribe"); n != 1 {
+		t.Errorf("%d lines of Subscribe", n)
+	}
+}
+
+func TestServer_CallsAreCounted(t *testing.T) {
+	r := newRig(t)
+	r.publish(t, scanEvent("j", "a"))
+	_, err := r.GetState(testContext(t), &eventbusv1.GetStateRequest{})
+	wantCode(t, err, codes.InvalidArgument)
+	eventually(t, "calls are counted", func() bool {
+		return r.metric(t, "grpc_server_handled_total", "grpc_method", "PublishBatch", "grpc_code", "OK") == 1 &&
+			r.metric(t, "grpc_server_handled_total", "grpc_method", "GetState", "grpc_code", "InvalidArgument") == 1 &&
+			r.metric(t, "grpc_server_handling_seconds", "grpc_method", "PublishBatch") == 1
+	})
+}
+
+func TestServer_RefusesHugeHeaders(t *testing.T) {
+	r := newRig(t)
+	ctx := metadata.AppendToOutgoingContext(testContext(t), "x", strings.Repeat("y", 2*maxHeaderBytes))
+	if _, err := r.GetState(ctx, &eventbusv1.GetStateRequest{Domain: "scan", JobId: "j"}); status.Code(err) == codes.NotFound {
+		t.Error("the call went through")
+	}
+	_, err := r.GetState(testContext(t), &eventbusv1.GetStateRequest{Domain: "scan", JobId: "j"})
+	wantCode(t, err, codes.NotFound)
+}
+
+func TestServer_OneConnectionCarriesHundredsOfStreams(t *testing.T) {
+	r := newRig(t)
+	const n = 300
+	for range n {
+		r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j"})
+	}
+	if got := r.metric(t, "eventbus_grpc_streams", "rpc", "Subscribe"); got != n {
+		t.Errorf("%v streams; want %d", got, n)
+	}
+}
+
+func TestServer_ClientMayPingEveryTenSecondsWithoutStreams(t *testing.T) {
+	// The real interval is minutes of test; the rule is that the policy admits it.
+	if minPing >= 10*time.Second {
+		t.Errorf("pings must be %s apart", minPing)
+	}
+	r := newRig(t)
+	conn := r.dial(t, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, PermitWithoutStream: true}))
+	_, err := eventbusv1.NewEventBusServiceClient(conn).GetState(testContext(t), &eventbusv1.GetStateRequest{Domain: "scan", JobId: "j"})
+	wantCode(t, err, codes.NotFound)
+}

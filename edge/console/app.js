@@ -21,7 +21,8 @@ const api = (...parts) => 'api/v1/' + parts.map(encodeURIComponent).join('/');
 // describe is a google.rpc.Status in a line.
 function describe(status) {
   const rules = (status.details ?? []).flatMap((d) => d.field_violations ?? d.fieldViolations ?? []);
-  return [status.message, ...rules.map((v) => `${v.field}: ${v.description}`)].filter(Boolean).join(' – ');
+  const more = rules.filter((v) => !status.message?.includes(v.description)).map((v) => `${v.field}: ${v.description}`);
+  return [status.message, ...more].filter(Boolean).join(' – ');
 }
 
 class Refused extends Error {

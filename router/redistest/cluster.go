@@ -107,7 +107,7 @@ func (c *Cluster) Close() error {
 	err := closeMany(c.nodes)
 	c.closeClient.Do(func() {
 		if c.client != nil {
-			err = errors.Join(err, c.client.Close())
+			_ = c.client.Close() // as in Server.Close
 		}
 	})
 	return err

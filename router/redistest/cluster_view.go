@@ -167,7 +167,7 @@ func (c *Cluster) settled(ctx context.Context, except *Server) ([]*Server, error
 			return nil, fmt.Errorf("node %s: %w", node.Addr(), err)
 		}
 		seenOwners, seenMasters := v.owners(), v.masters(up)
-		if i > 0 && !(slices.Equal(owners, seenOwners) && slices.Equal(masters, seenMasters)) {
+		if i > 0 && (!slices.Equal(owners, seenOwners) || !slices.Equal(masters, seenMasters)) {
 			return nil, fmt.Errorf("%s and %s disagree on owners or masters", up[0].Addr(), node.Addr())
 		}
 		owners, masters = seenOwners, seenMasters

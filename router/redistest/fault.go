@@ -111,7 +111,8 @@ func (s *Server) Close() error {
 		return err
 	}
 	s.closed = true
-	return errors.Join(err, s.client.Close(), s.lease.release())
+	_ = s.client.Close() // with TLS it cannot say goodbye to a dead server: no news
+	return errors.Join(err, s.lease.release())
 }
 
 // Running tells whether the process lives, paused or not.

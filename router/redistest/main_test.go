@@ -14,18 +14,21 @@ const ownerEnv = "REDISTEST_OWNER"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(ownerEnv); dir != "" {
-		ownServer(dir)
+		if err := ownServer(dir); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
 
 // ownServer is the process that TestStandalone_DiesWithTheTestBinary kills.
-func ownServer(dir string) {
+func ownServer(dir string) error {
 	s, err := Start(context.Background(), dir)
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		return err
 	}
-	fmt.Println(s.Addr())
+	if _, err := fmt.Fprintln(os.Stdout, s.Addr()); err != nil {
+		return err
+	}
 	select {}
 }

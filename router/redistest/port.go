@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -31,7 +32,7 @@ type portLease struct {
 func (l *portLease) release() error { return l.lock.Close() }
 
 // leasePort finds a free port, for a cluster node one whose bus port is free too.
-func leasePort(r role) (*portLease, error) {
+func leasePort(ctx context.Context, r role) (*portLease, error) {
 	first, end := firstPort, endPort
 	if r == roleCluster {
 		first, end = firstClusterPort, firstPort
@@ -39,7 +40,7 @@ func leasePort(r role) (*portLease, error) {
 	var err error
 	for range portTries {
 		var lease *portLease
-		if lease, err = tryPort(first+rand.IntN(end-first), r); err == nil {
+		if lease, err = tryPort(ctx, first+rand.IntN(end-first), r); err == nil {
 			return lease, nil
 		}
 	}
@@ -47,14 +48,14 @@ func leasePort(r role) (*portLease, error) {
 }
 
 // tryPort leases this port, or fails if anybody has it.
-func tryPort(port int, r role) (*portLease, error) {
-	lock, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", port))
+func tryPort(ctx context.Context, port int, r role) (*portLease, error) {
+	lock, err := new(net.ListenConfig).ListenPacket(ctx, "udp4", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return nil, err
 	}
-	err = probe(port)
+	err = probe(ctx, port)
 	if err == nil && r == roleCluster {
-		err = probe(port + busOffset)
+		err = probe(ctx, port+busOffset)
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -63,8 +64,8 @@ func tryPort(port int, r role) (*portLease, error) {
 }
 
 // probe finds ports that processes without a lease hold, e.g. servers that somebody started by hand.
-func probe(port int) error {
-	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+func probe(ctx context.Context, port int) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return err
 	}

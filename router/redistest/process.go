@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +10,7 @@ import (
 	"syscall"
 )
 
-// aptPackages names what to install for a missing program.
+// aptPackage is what to install for a missing program.
 func aptPackage(program string) string {
 	if program == "redis-cli" {
 		return "redis-tools"
@@ -41,7 +42,9 @@ func startProcess(path, logFile string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
+	// The process outlives every context of a caller: kill ends it.
+	cmd := exec.CommandContext(context.Background(), path, args...)
+	p := &process{cmd: cmd, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = dieWithParent()
 	started := make(chan error)

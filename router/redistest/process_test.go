@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -36,6 +37,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 
 // recordNew is what New does and says.
 func recordNew(t *testing.T, opts ...Option) (s *Server, r *recorder) {
+	t.Helper()
 	r = &recorder{TB: t}
 	done := make(chan struct{})
 	go func() {
@@ -139,7 +141,7 @@ func TestStandalone_OutlivesTheThreadThatStartedIt(t *testing.T) {
 }
 
 func TestStandalone_DiesWithTheTestBinary(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), ownerEnv+"="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -152,9 +154,7 @@ func TestStandalone_DiesWithTheTestBinary(t *testing.T) {
 	addr = strings.TrimSpace(addr)
 	if err != nil {
 		t.Error(err)
-	} else if conn, err := net.Dial("tcp", addr); err != nil {
-		t.Error(err)
-	} else if err := conn.Close(); err != nil {
+	} else if err := dial(t.Context(), addr); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Process.Kill(); err != nil {
@@ -162,12 +162,11 @@ func TestStandalone_DiesWithTheTestBinary(t *testing.T) {
 	}
 	_ = cmd.Wait() // killed
 	do(t, "wait for the end of "+addr, func(ctx context.Context) error {
-		return poll(ctx, "it refuses connections", func(context.Context) error {
-			conn, err := net.Dial("tcp", addr)
-			if err != nil {
-				return nil
+		return poll(ctx, "it refuses connections", func(ctx context.Context) error {
+			if err := dial(ctx, addr); !errors.Is(err, syscall.ECONNREFUSED) {
+				return errors.Join(errors.New("it does not refuse"), err)
 			}
-			return errors.Join(errors.New("it accepts them"), conn.Close())
+			return nil
 		})
 	})
 }
@@ -210,11 +209,11 @@ func TestPort_IsHeldWhileTheServerIsDown(t *testing.T) {
 }
 
 func TestPort_TakenByAStrangerAfterTheProbeIsLeftToHim(t *testing.T) {
-	taken, err := leasePort(roleData)
+	taken, err := leasePort(t.Context(), roleData)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", taken.port))
+	stranger, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", fmt.Sprintf("127.0.0.1:%d", taken.port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +221,7 @@ func TestPort_TakenByAStrangerAfterTheProbeIsLeftToHim(t *testing.T) {
 	next := []*portLease{taken}
 	s, err := startOn(t.Context(), dir, settings{}, func() (*portLease, error) {
 		if len(next) == 0 {
-			return leasePort(roleData)
+			return leasePort(t.Context(), roleData)
 		}
 		lease := next[0]
 		next = next[1:]

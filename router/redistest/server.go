@@ -80,7 +80,7 @@ func (s *settings) makeTLS(dir string) (err error) {
 }
 
 func startServer(ctx context.Context, dir string, set settings) (*Server, error) {
-	return startOn(ctx, dir, set, set.lease)
+	return startOn(ctx, dir, set, func() (*portLease, error) { return set.lease(ctx) })
 }
 
 // startOn tries ports until one is really free: between probe and bind a process without a lease may take it.
@@ -108,11 +108,11 @@ func startOn(ctx context.Context, dir string, set settings, next func() (*portLe
 	}
 }
 
-func (s settings) lease() (*portLease, error) {
+func (s settings) lease(ctx context.Context) (*portLease, error) {
 	if s.port != 0 {
-		return tryPort(s.port, s.role)
+		return tryPort(ctx, s.port, s.role)
 	}
-	return leasePort(s.role)
+	return leasePort(ctx, s.role)
 }
 
 func (s *Server) conf() string    { return filepath.Join(s.dir, "redis.conf") }

@@ -5,19 +5,27 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
+// dial connects to addr, and at once closes the connection.
+func dial(ctx context.Context, addr string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // dialRefused fails t unless nobody listens on addr.
 func dialRefused(t *testing.T, addr string) {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err == nil {
-		_ = conn.Close()
-		t.Errorf("%s accepts connections", addr)
+	if err := dial(t.Context(), addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("connect to %s: %v, want a refusal", addr, err)
 	}
 }
 
@@ -176,11 +184,8 @@ func TestStandalone_PausedBlocksUntilResumed(t *testing.T) {
 	if err := s.Client().Ping(ctx).Err(); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("PING of a paused server: %v, want a timeout", err)
 	}
-	conn, err := net.Dial("tcp", s.Addr())
-	if err != nil {
-		t.Errorf("a paused server refuses connections: %v", err)
-	} else if err := conn.Close(); err != nil {
-		t.Error(err)
+	if err := dial(t.Context(), s.Addr()); err != nil {
+		t.Errorf("a paused server does not accept: %v", err)
 	}
 	if err := s.Resume(); err != nil {
 		t.Fatal(err)

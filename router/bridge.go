@@ -30,6 +30,8 @@ type bridge struct {
 	key    string // of the shard log
 	// seen is the last entry that a wake-up need not tell of.
 	seen string
+	// size is how many entries the next batch may have.
+	size int
 	// announced is the shard log's ID up to which watchers were told; zero: unknown.
 	announced event.ID
 	// kept and cleaned are when the log was last trimmed and the group cleaned.
@@ -53,12 +55,17 @@ type bridgeDeps struct {
 }
 
 const (
-	// batchEntries is the most entries of a batch.
+	// batchEntries is the most entries of a batch; batchBytes is about how large it
+	// may be, judged by the batch before.
 	batchEntries = 512
+	batchBytes   = 8 << 20
+	// firstBatch is the size of the first.
+	firstBatch = 32
 	// wakeBlock is how long a wake-up blocks: so long takes a handover at most.
 	wakeBlock = 250 * time.Millisecond
-	// stepTimeout bounds a step against a Redis that hangs.
-	stepTimeout   = 10 * time.Second
+	// roundTimeout bounds a batch against a Redis that hangs, beside the time that an
+	// announcement may take.
+	roundTimeout  = 10 * time.Second
 	cleanInterval = 10 * time.Second
 	keepInterval  = time.Second
 )
@@ -107,7 +114,7 @@ var errCrash = errors.New("crash")
 
 // round does one batch and returns how many entries it had.
 func (b *bridge) round(stop context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(stop), stepTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(stop), roundTimeout+b.cfg.HeadCheckInterval)
 	defer cancel()
 	if b.seen == "" {
 		if err := b.findTail(ctx); err != nil {
@@ -186,7 +193,7 @@ func (b *bridge) claim(ctx context.Context) (entries []entry, gone int, err erro
 		clean, b.cleaned = "1", time.Now()
 	}
 	reply, err := b.scripts.claim.Run(ctx, b.streams, []string{leaseKey(b.key), b.key},
-		b.token, b.cfg.ConsumerGroup, b.cfg.PodName, batchEntries, clean).Slice()
+		b.token, b.cfg.ConsumerGroup, b.cfg.PodName, b.size, clean).Slice()
 	if err != nil && strings.Contains(err.Error(), "NOGROUP") { // miniredis has a text before it
 		return nil, 0, b.createGroup(ctx)
 	}
@@ -198,6 +205,13 @@ func (b *bridge) claim(ctx context.Context) (entries []entry, gone int, err erro
 	}
 	if entries, err = parseEntries(reply[1]); err != nil {
 		return nil, 0, err
+	}
+	if len(entries) > 0 {
+		bytes := 0
+		for _, en := range entries {
+			bytes += en.size()
+		}
+		b.size = min(max(batchBytes*len(entries)/(bytes+1), 1), batchEntries)
 	}
 	ids, _ := reply[2].([]any)
 	return entries, len(ids), nil

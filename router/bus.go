@@ -67,7 +67,7 @@ type Status struct {
 // New makes a bus. It does not dial; an error is a bad setting. Close it, or Start
 // and Stop it.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	scripts, err := loadScripts(!cfg.Embedded)
@@ -87,7 +87,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 		cfg: &b.cfg, token: token, redis: b.streams, scripts: scripts, metrics: b.metrics, log: log,
 		owned: make(map[shardRef]*ownedShard),
 		start: func(ctx context.Context, domain string, shard int) {
-			(&bridge{bridgeDeps: b.deps, domain: domain, shard: shard, key: shardKey(domain, shard)}).run(ctx)
+			(&bridge{bridgeDeps: b.deps, domain: domain, shard: shard, key: shardKey(domain, shard), size: firstBatch}).run(ctx)
 		},
 	}
 	b.shards.failure.Store(&starting)

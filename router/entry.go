@@ -32,6 +32,14 @@ func (en entry) get(name string) (string, bool) {
 	return "", false
 }
 
+func (en entry) size() int {
+	n := 0
+	for _, f := range en.fields {
+		n += len(f)
+	}
+	return n
+}
+
 // parseEntries reads the reply of XRANGE and its kin.
 func parseEntries(reply any) ([]entry, error) {
 	list, ok := reply.([]any)

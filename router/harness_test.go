@@ -70,7 +70,11 @@ func newBus(t testing.TB, cfg Config, change ...func(*Config)) *testBus {
 		c(&cfg)
 	}
 	reg := prometheus.NewRegistry()
-	b, err := New(cfg, slog.New(slog.NewTextHandler(testWriter{t}, nil)).With("pod", cfg.PodName), reg)
+	log := slog.New(slog.NewTextHandler(testWriter{t}, nil)).With("pod", cfg.PodName)
+	if _, bench := t.(*testing.B); bench {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b, err := New(cfg, log, reg)
 	if err != nil {
 		t.Fatal(err)
 	}

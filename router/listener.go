@@ -73,8 +73,10 @@ func (l *listener) join(ctx context.Context, name string, h *handler) {
 	up, pubsub := l.up, l.pubsub
 	if first && up {
 		l.unconfirmed[name]++
-		if err := pubsub.Subscribe(ctx, name); err != nil {
-			l.up, up = false, false // the receiver joins again once it is back
+		// The connection is everybody's: a caller that gives up must not break it.
+		if err := pubsub.Subscribe(context.WithoutCancel(ctx), name); err != nil {
+			l.up, up = false, false
+			_ = pubsub.Close() // run makes a new one, with all channels
 		}
 	}
 	ch.late = ch.late || !up

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -171,9 +172,10 @@ func redact(err error) error {
 	return err
 }
 
-// unavailable is err as the caller may see it: Redis is full, or away.
+// unavailable is err as the caller may see it: Redis is full, or away. The end of
+// the caller's own context stays what it is.
 func unavailable(err error) error {
-	if event.KindOf(err) != event.Internal {
+	if event.KindOf(err) != event.Internal || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	if redis.IsOOMError(err) || strings.Contains(err.Error(), "OOM command not allowed") {

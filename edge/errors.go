@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
 )
 
@@ -23,8 +24,6 @@ import (
 var (
 	// errDraining: this edge stops; the browser finds another one.
 	errDraining = errors.New("edge: draining")
-	// errMoved: the topic has a new ring.
-	errMoved = errors.New("edge: ring replaced")
 	// errEnded: the job is over, though the final event was not seen here.
 	errEnded = errors.New("edge: job over")
 	// errSilent: a router said nothing for too long.
@@ -33,6 +32,12 @@ var (
 	// trying on.
 	errQuiet = errors.New("edge: log unreachable")
 )
+
+// movedError: the topic has a new ring. With a gap, what the browser has is not
+// followed by what is in it.
+type movedError struct{ gap *eventbusv1.Gap }
+
+func (*movedError) Error() string { return "edge: ring replaced" }
 
 // refusal is an error that has an HTTP status of its own.
 type refusal struct {

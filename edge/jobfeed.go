@@ -22,8 +22,8 @@ type jobFeed struct {
 	sub   *hub.Subscription[frame]
 	// start is what a replay begins with.
 	start start
-	// reset: the browser's cursor was another system's. It is told of a gap, and
-	// then of no other before the first event.
+	// reset: the browser's cursor was another system's, or all that the topic had is
+	// void. It is told of a gap, and then of no other before the first event.
 	reset bool
 	// rest of a page that is too large for one write.
 	rest []hub.Item[frame]
@@ -135,8 +135,16 @@ func (f *jobFeed) next(ctx context.Context, o *outlet) error {
 	}
 	for {
 		b, err := f.batch(ctx)
+		moved, isMoved := errors.AsType[*movedError](err)
 		switch {
-		case errors.Is(err, errMoved):
+		case isMoved && moved.gap != nil:
+			f.sub = f.topic.subscribe(event.ID{})
+			if !f.reset {
+				o.gap(moved.gap)
+			}
+			f.reset = true
+			return nil
+		case isMoved:
 			f.sub = f.topic.subscribe(f.sub.Cursor())
 			continue
 		case errors.Is(err, errEnded):

@@ -37,8 +37,8 @@ type topic struct {
 	// ring is replaced, never reset, when the router tells of a gap: between a
 	// Reset and the Extend that follows, a subscriber that has just read the log
 	// to its end would give the ring a place, and then get the events of the
-	// Extend a second time. The old ring fails with errMoved, and its subscribers
-	// go on in the new one, or through the log, which tells them of the gap.
+	// Extend a second time. The old ring fails with a movedError, and its subscribers
+	// go on in the new one, told of the gap by the error or by the log.
 	ring atomic.Pointer[hub.Topic[frame]]
 
 	// opened is closed once the router's first word is there; openErr is then set
@@ -48,7 +48,9 @@ type topic struct {
 
 	// What follows belongs to the goroutine of run. after is the last event that
 	// came from the router; zero after a gap and at the start.
-	after   event.ID
+	after event.ID
+	// fed: events came from the router, so after is its word and not a browser's.
+	fed     bool
 	encoder encoder
 
 	cancel context.CancelFunc
@@ -117,12 +119,12 @@ func (t *topic) follow(u *upstream[eventbusv1.SubscribeResponse]) error {
 
 // take puts a message's events into the ring.
 func (t *topic) take(m *eventbusv1.SubscribeResponse) error {
-	gap := m.GetGap() != nil
-	if gap {
+	gap := m.GetGap()
+	if gap != nil {
 		t.after = event.ID{}
 	}
 	events := m.GetEvents()
-	if !gap && len(events) == 0 {
+	if gap == nil && len(events) == 0 {
 		return nil // a heartbeat
 	}
 	items := make([]hub.Item[frame], 0, len(events))
@@ -141,24 +143,28 @@ func (t *topic) take(m *eventbusv1.SubscribeResponse) error {
 	// A log whose first event is not the job's first has lost some: who begins at
 	// the start must learn that from the log.
 	lostStart := t.after.IsZero() && len(events) > 0 && events[0].GetSeq() > 1
-	if gap || lostStart {
-		t.replace(items)
-	} else {
+	switch {
+	case gap != nil && t.fed:
+		t.replace(items, gap)
+	case gap != nil || lostStart:
+		// The cursor was the opener's own: the log judges each browser's.
+		t.replace(items, nil)
+	default:
 		t.ring.Load().Extend(items)
 	}
-	t.after = last
+	t.after, t.fed = last, t.fed || len(items) > 0
 	return nil
 }
 
 // replace begins a new ring with the oldest events that the log still has; without
-// any, with its start.
-func (t *topic) replace(items []hub.Item[frame]) {
+// any, with its start. A gap is every browser's.
+func (t *topic) replace(items []hub.Item[frame], gap *eventbusv1.Gap) {
 	ring := hub.NewTopicAt[frame](limits(), event.ID{})
 	if len(items) > 0 {
 		ring = hub.NewTopic[frame](limits()) // what precedes them is not known
 		ring.Extend(items)
 	}
-	t.ring.Swap(ring).Fail(errMoved)
+	t.ring.Swap(ring).Fail(&movedError{gap})
 }
 
 // fail ends the topic for its browsers, and lets later ones open another.

@@ -115,39 +115,63 @@ func (f *watchFeed) recv(ctx context.Context) (*eventbusv1.WatchResponse, error)
 	return m, err
 }
 
-// send adds a message's frames. The cursor is where to resume after all of them,
-// so only the last event carries it as its id; without events it goes alone.
+// send adds a message's frames, each with the cursor after its event. Without
+// events the cursor goes alone.
 func (f *watchFeed) send(o *outlet, m *eventbusv1.WatchResponse) error {
 	if g := m.GetGap(); g != nil {
 		o.gap(g)
 	}
-	id := ""
-	if c := m.GetCursor(); readableWatchCursor(c) {
-		f.req.Cursor = c
-		if c != f.sent {
-			id = c
-		}
-	}
-	events := m.GetEvents()
-	for i, pe := range events {
-		e, err := fromProto(pe)
-		if err != nil {
+	events := make([]event.Event, len(m.GetEvents()))
+	for i, pe := range m.GetEvents() {
+		var err error
+		if events[i], err = fromProto(pe); err != nil {
 			return err
 		}
-		at := ""
-		if i == len(events)-1 {
-			at = id
+	}
+	ids := watchCursors(f.req.GetCursor(), m.GetCursor(), events)
+	for i := range events {
+		o.frame(f.encoder.frame(ids[i], &events[i]))
+		if ids[i] != "" {
+			f.sent = ids[i]
 		}
-		o.frame(f.encoder.frame(at, &e))
 	}
 	f.topics.metrics.framesEncoded.Add(float64(len(events)))
-	if len(events) == 0 {
-		o.cursor(id)
-	}
-	if id != "" {
-		f.sent = id
+	if c := m.GetCursor(); readableWatchCursor(c) {
+		f.req.Cursor = c
+		if len(events) == 0 && c != f.sent {
+			o.cursor(c)
+			f.sent = c
+		}
 	}
 	return nil
+}
+
+// watchCursors are the cursors after each of a message's events; the last one's is
+// the message's, the only one that the router tells. Its events are in the order
+// of their shard, so the others follow from their IDs, save that of a late one,
+// whose ID is not its place in the shard: it has none, so that a resume repeats it
+// and skips nothing.
+func watchCursors(before, after string, events []event.Event) []string {
+	out := make([]string, len(events))
+	if len(events) == 0 || !readableWatchCursor(after) {
+		return out
+	}
+	last := len(out) - 1
+	out[last] = after
+	at, err1 := event.ParseIDs(before)
+	end, err2 := event.ParseIDs(after)
+	if err1 != nil || err2 != nil || len(at) != len(end) {
+		return out
+	}
+	for i, e := range events[:last] {
+		shard := event.ShardOf(e.JobID, len(end))
+		late := e.PublishMs != e.ID.Ms
+		if !late && e.ID.Compare(at[shard]) > 0 && e.ID.Compare(end[shard]) <= 0 {
+			at[shard] = e.ID
+			out[i] = event.JoinIDs(at)
+		}
+	}
+	return out
 }
 
 // readableWatchCursor tells whether s is ids joined by commas.

@@ -137,7 +137,7 @@ func (b *bridge) announce(ctx context.Context, bt *batch) error {
 				return err
 			}
 		}
-		i := int(hashJob(job.jobID) % uint64(n))
+		i := int(event.HashJob(job.jobID) % uint64(n))
 		byClient[i] = append(byClient[i], b.messages(job)...)
 	}
 	watch, home := watchChannel(b.domain, b.shard), b.shard%n

@@ -129,7 +129,7 @@ func BenchmarkBridge(b *testing.B) {
 func fill(b *testing.B, c redis.UniversalClient, key string, jobs, entries int) {
 	ids := make([]string, 0, jobs)
 	for i := 0; len(ids) < jobs; i++ {
-		if id := fmt.Sprintf("job-%d", i); shardOf(id, 4) == 0 {
+		if id := fmt.Sprintf("job-%d", i); event.ShardOf(id, 4) == 0 {
 			ids = append(ids, id)
 		}
 	}

@@ -258,7 +258,7 @@ func (tb *testBus) xadd(jobID string, fields ...string) string {
 	tb.t.Helper()
 	values := append([]string{"job_id", jobID}, fields...)
 	id, err := tb.streams.Client().XAdd(testContext(tb.t), &redis.XAddArgs{
-		Stream: shardKey("scan", shardOf(jobID, 4)), MaxLen: 10000, Approx: true, Values: values,
+		Stream: shardKey("scan", event.ShardOf(jobID, 4)), MaxLen: 10000, Approx: true, Values: values,
 	}).Result()
 	if err != nil {
 		tb.t.Fatal(err)

@@ -55,7 +55,7 @@ func newTopicHub(cfg *Config, streams redis.UniversalClient, m *metrics, log *sl
 
 // listener is the one that carries a job's channel.
 func (h *topicHub) listener(jobID string) *listener {
-	return h.listeners[hashJob(jobID)%uint64(len(h.listeners))]
+	return h.listeners[event.HashJob(jobID)%uint64(len(h.listeners))]
 }
 
 // acquire returns the job's topic, subscribed to its channel as far as Pub/Sub
@@ -228,7 +228,7 @@ func (h *topicHub) findLosses(ctx context.Context, seen map[string]string) {
 	shards := make(map[string][]*topic)
 	h.mu.Lock()
 	for key, t := range h.topics {
-		s := shardKey(key.domain, shardOf(key.jobID, h.cfg.ShardCount))
+		s := shardKey(key.domain, event.ShardOf(key.jobID, h.cfg.ShardCount))
 		shards[s] = append(shards[s], t)
 	}
 	h.mu.Unlock()

@@ -1,23 +1,10 @@
 package router
 
-import (
-	"crypto/md5"
-	"encoding/binary"
-	"strconv"
-)
+import "strconv"
 
 // Every key and channel of the bus. Braces are literal: Cluster hash tags that
 // hold the sibling key's whole name, so that the keys of one script share a slot
 // while the legacy names stay as they are.
-
-// hashJob is what legacy producers compute, too.
-func hashJob(jobID string) uint64 {
-	sum := md5.Sum([]byte(jobID))
-	return binary.BigEndian.Uint64(sum[:8])
-}
-
-// shardOf is the shard of a job.
-func shardOf(jobID string, shards int) int { return int(hashJob(jobID) % uint64(shards)) }
 
 // shardKey is the shard log.
 func shardKey(domain string, shard int) string { return domain + ":events:" + strconv.Itoa(shard) }

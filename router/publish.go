@@ -99,7 +99,7 @@ func (p *publisher) split(reqs []Request, now time.Time) []*shardBatch {
 	var batches []*shardBatch
 	for i, r := range reqs {
 		e := r.Event
-		shard := shardOf(e.JobID, p.cfg.ShardCount)
+		shard := event.ShardOf(e.JobID, p.cfg.ShardCount)
 		var sb *shardBatch
 		for _, have := range batches {
 			if have.shard == shard && have.domain == e.Domain {

@@ -88,7 +88,7 @@ func TestSeedH13_UnreadIsNeverTrimmed(t *testing.T) {
 	tb := startBus(t, streams, pubsub, func(c *Config) { c.PodName = "router-new" })
 	s := tb.subscribe("job", SubscribeOptions{})
 	dense(t, 1, s.take(accepted))
-	key := shardKey("scan", shardOf("job", 4))
+	key := shardKey("scan", event.ShardOf("job", 4))
 	eventually(t, "the dead router's consumer is gone", func() bool {
 		consumers, err := streams.Client().XInfoConsumers(testContext(t), key, "eventrouter").Result()
 		return err == nil && len(consumers) == 1 && consumers[0].Name == "router-new"
@@ -99,7 +99,7 @@ func TestSeedH13_UnreadIsNeverTrimmed(t *testing.T) {
 // when their job's log is gone.
 func TestSeedH14_OldEntriesStayOld(t *testing.T) {
 	tb := newTestBus(t, func(c *Config) { c.Retention, c.IdempotencyWindow = time.Second, 2*time.Second })
-	key := shardKey("scan", shardOf("job", 4))
+	key := shardKey("scan", event.ShardOf("job", 4))
 	tb.publish(event.Event{JobID: "job", Stage: "one"})
 	s := tb.subscribe("job", SubscribeOptions{})
 	s.take(1)

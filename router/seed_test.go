@@ -54,7 +54,7 @@ func TestSeedH03_ReplayAfterManyOtherEvents(t *testing.T) {
 	for i := 0; others < 10_000; {
 		reqs := make([]Request, 0, 500)
 		for ; len(reqs) < cap(reqs); i++ {
-			if id := fmt.Sprintf("other-%d", i); shardOf(id, 4) == shardOf("job", 4) {
+			if id := fmt.Sprintf("other-%d", i); event.ShardOf(id, 4) == event.ShardOf("job", 4) {
 				reqs = append(reqs, Request{Event: &event.Event{Domain: "scan", JobID: id, Stage: "s"}})
 			}
 		}

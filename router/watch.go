@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -119,7 +118,7 @@ func (w *Watch) begin(ctx context.Context, o WatchOptions) error {
 
 func (w *Watch) hasJobIn(shard int) bool {
 	for j := range w.jobs {
-		if shardOf(j, len(w.cursors)) == shard {
+		if event.ShardOf(j, len(w.cursors)) == shard {
 			return true
 		}
 	}
@@ -133,7 +132,7 @@ func (w *Watch) closeEnded(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if tail != nil && tail.Final && tail.ID.Compare(w.cursors[shardOf(j, len(w.cursors))]) <= 0 {
+		if tail != nil && tail.Final && tail.ID.Compare(w.cursors[event.ShardOf(j, len(w.cursors))]) <= 0 {
 			delete(w.open, j)
 		}
 	}
@@ -183,11 +182,11 @@ func (w *Watch) Next(ctx context.Context, idle time.Duration) (WatchBatch, error
 			w.cursors[sb.shard] = sb.cursor
 			out := WatchBatch{Gap: sb.gap, Events: w.filter(sb.items)}
 			if out.Gap != nil || len(out.Events) > 0 || len(w.open) == 0 && w.open != nil {
-				out.Cursor = w.cursor()
+				out.Cursor = w.Cursor()
 				return out, nil
 			}
 		case <-w.timer.C:
-			return WatchBatch{Cursor: w.cursor()}, nil
+			return WatchBatch{Cursor: w.Cursor()}, nil
 		case <-ctx.Done():
 			return WatchBatch{}, context.Cause(ctx)
 		}
@@ -211,20 +210,8 @@ func (w *Watch) filter(items []item) []*event.Event {
 	return out
 }
 
-// cursor joins the shards' last IDs.
-func (w *Watch) cursor() string {
-	var s strings.Builder
-	for i, id := range w.cursors {
-		if i > 0 {
-			s.WriteByte(',')
-		}
-		s.WriteString(id.String())
-	}
-	return s.String()
-}
-
 // Cursor is where a watch that has seen nothing yet resumes.
-func (w *Watch) Cursor() string { return w.cursor() }
+func (w *Watch) Cursor() string { return event.JoinIDs(w.cursors) }
 
 // Close ends the watch. It must be called once.
 func (w *Watch) Close() {

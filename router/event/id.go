@@ -49,6 +49,18 @@ func ParseIDs(s string) ([]ID, error) {
 	return ids, nil
 }
 
+// JoinIDs is the inverse of ParseIDs.
+func JoinIDs(ids []ID) string {
+	var b []byte
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = id.Append(b)
+	}
+	return string(b)
+}
+
 func digits(s string) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {

@@ -100,7 +100,7 @@ func TestAdmin_ServesProfilesAndNothingElse(t *testing.T) {
 
 func TestAdmin_RefusesHugeHeaders(t *testing.T) {
 	a := startAdmin(t, prometheus.NewRegistry(), func() (bool, string) { return true, "ok" })
-	conn, err := net.Dial("tcp", a.Addr())
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", a.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,9 +143,13 @@ func TestAdmin_StopCutsARequestThatDoesNotEnd(t *testing.T) {
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Addr()+"/readyz", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan error)
 	go func() {
-		resp, err := http.Get("http://" + a.Addr() + "/readyz")
+		resp, err := http.DefaultClient.Do(req)
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -61,7 +61,7 @@ func genPublished() *rapid.Generator[*eventbusv1.Event] {
 			Traceparent: genText().Draw(t, "traceparent"),
 		}
 		if rapid.Bool().Draw(t, "has progress") {
-			m.Progress = proto.Int32(rapid.Int32Range(0, 100).Draw(t, "progress"))
+			m.Progress = new(rapid.Int32Range(0, 100).Draw(t, "progress"))
 		}
 		if rapid.Bool().Draw(t, "has result") {
 			m.Result = genValue(4).Draw(t, "result")

@@ -136,13 +136,13 @@ func (r *rig) publish(t *testing.T, events ...*eventbusv1.Event) []string {
 	return ids
 }
 
-// projected waits until the job's log holds n events, and returns them.
-func (r *rig) projected(t *testing.T, job string, n int) []*eventbusv1.Event {
+// projected waits until the log of job "j" holds n events, and returns them.
+func (r *rig) projected(t *testing.T, n int) []*eventbusv1.Event {
 	t.Helper()
 	var page *eventbusv1.ListEventsResponse
 	eventually(t, "events are in the job log", func() bool {
 		var err error
-		page, err = r.ListEvents(testContext(t), &eventbusv1.ListEventsRequest{Domain: "scan", JobId: job, PageSize: 1000})
+		page, err = r.ListEvents(testContext(t), &eventbusv1.ListEventsRequest{Domain: "scan", JobId: "j", PageSize: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,8 +36,8 @@ func (m *errorMapper) stream(srv any, s grpc.ServerStream, info *grpc.StreamServ
 // logTo writes the request log: one line per call, at its end, at debug level
 // whatever the outcome.
 func logTo(log *slog.Logger) logging.Logger {
-	return logging.LoggerFunc(func(ctx context.Context, _ logging.Level, msg string, fields ...any) {
-		log.DebugContext(ctx, msg, fields...)
+	return logging.LoggerFunc(func(ctx context.Context, _ logging.Level, _ string, fields ...any) {
+		log.DebugContext(ctx, "call ended", fields...)
 	})
 }
 

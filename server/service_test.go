@@ -84,7 +84,7 @@ func TestPublishBatch_AnswersInOrderAndWritesNothingWhenOneIsInvalid(t *testing.
 	_, err := r.PublishBatch(testContext(t), bad)
 	wantCode(t, err, codes.InvalidArgument)
 	ids := r.publish(t, scanEvent("j", "a"), scanEvent("other", "x"), scanEvent("j", "b"), scanEvent("j", "c"))
-	events := r.projected(t, "j", 3)
+	events := r.projected(t, 3)
 	var got []string
 	for _, e := range events {
 		got = append(got, e.GetStage()+" "+e.GetId())
@@ -184,7 +184,7 @@ func TestListEvents_PagesToTheEndAndOn(t *testing.T) {
 		events = append(events, scanEvent("j", fmt.Sprintf("s%d", i)))
 	}
 	r.publish(t, events...)
-	r.projected(t, "j", 5)
+	r.projected(t, 5)
 	after := ""
 	var got []string
 	poll := func() int {
@@ -207,7 +207,7 @@ func TestListEvents_PagesToTheEndAndOn(t *testing.T) {
 		}
 	}
 	r.publish(t, scanEvent("j", "s5"))
-	r.projected(t, "j", 6)
+	r.projected(t, 6)
 	if n := poll(); n != 1 {
 		t.Errorf("after the end: page of %d; want 1", n)
 	}
@@ -219,7 +219,7 @@ func TestListEvents_PagesToTheEndAndOn(t *testing.T) {
 func TestListEvents_UnknownCursorIsAGapThenTheOldest(t *testing.T) {
 	r := newRig(t)
 	id := r.publish(t, scanEvent("j", "a"))[0]
-	r.projected(t, "j", 1)
+	r.projected(t, 1)
 	page, err := r.ListEvents(testContext(t), &eventbusv1.ListEventsRequest{Domain: "scan", JobId: "j", AfterId: "1-1"})
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func TestSubscribe_ResumesAfterEveryIDWithoutLossOrRepeat(t *testing.T) {
 	}
 	ids := r.publish(t, append(events, finalEvent("j"))...)
 	want = append(want, "done")
-	r.projected(t, "j", 10)
+	r.projected(t, 10)
 	for i, id := range ids[:9] {
 		s, _ := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j", AfterId: id, Replay: eventbusv1.Replay_REPLAY_NONE})
 		if d := cmp.Diff(want[i+1:], stages(t, s, 9-i)); d != "" {
@@ -69,7 +69,7 @@ func TestSubscribe_ResumesAfterEveryIDWithoutLossOrRepeat(t *testing.T) {
 func TestSubscribe_ReplaySkipsWithACursorToComeBackTo(t *testing.T) {
 	r := newRig(t)
 	ids := r.publish(t, scanEvent("j", "a"), scanEvent("j", "b"))
-	r.projected(t, "j", 2)
+	r.projected(t, 2)
 	state, first := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j", Replay: eventbusv1.Replay_REPLAY_STATE})
 	if first.GetCursor() != ids[0] {
 		t.Errorf("state: cursor %q; want %s", first.GetCursor(), ids[0])
@@ -99,7 +99,7 @@ func TestSubscribe_ReplaySkipsWithACursorToComeBackTo(t *testing.T) {
 func TestSubscribe_LiveOnlyOfAJobThatIsOverIsOutOfRange(t *testing.T) {
 	r := newRig(t)
 	r.publish(t, scanEvent("j", "a"), finalEvent("j"))
-	r.projected(t, "j", 2)
+	r.projected(t, 2)
 	s, err := r.Subscribe(testContext(t), &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j", Replay: eventbusv1.Replay_REPLAY_NONE})
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestSubscribe_LiveOnlyOfAJobThatIsOverIsOutOfRange(t *testing.T) {
 func TestSubscribe_UnknownCursorIsAGapThenEverything(t *testing.T) {
 	r := newRig(t)
 	id := r.publish(t, scanEvent("j", "a"), finalEvent("j"))[0]
-	r.projected(t, "j", 2)
+	r.projected(t, 2)
 	s, _ := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j", AfterId: "1-1"})
 	m, err := s.Recv()
 	if err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -85,16 +86,13 @@ func (v *validator) job(vs *violations, prefix, domain, jobID string) {
 }
 
 func (v *validator) domain(vs *violations, field, domain string) {
-	for _, d := range v.domains {
-		if d == domain {
-			return
-		}
-	}
-	if event.ValidDomain(domain) {
-		vs.check(false, field, domain, "must be one of "+strings.Join(v.domains, ", "))
+	if !event.ValidDomain(domain) {
+		vs.check(false, field, domain, event.DomainRule)
 		return
 	}
-	vs.check(false, field, domain, event.DomainRule)
+	if !slices.Contains(v.domains, domain) {
+		vs.check(false, field, domain, "must be one of "+strings.Join(v.domains, ", "))
+	}
 }
 
 func (v *validator) getState(r *eventbusv1.GetStateRequest) error {

@@ -57,8 +57,7 @@ const (
 	// missedHeartbeats is how many heartbeats a router may miss before its
 	// stream counts as dead.
 	missedHeartbeats = 3
-	// writeTimeout bounds one write to a browser that does not read; writeRate,
-	// bytes per second, adds to it for large frames on slow links.
+	// writeTimeout and writeRate are the pace of browsers.
 	writeTimeout = 10 * time.Second
 	writeRate    = 16 << 10
 	// readTimeout bounds the reading of a request's body.

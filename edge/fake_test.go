@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type fakeRouter struct {
 	// lastSubscribe and lastPublish are the newest requests.
 	lastSubscribe atomic.Pointer[eventbusv1.SubscribeRequest]
 	lastPublish   atomic.Pointer[eventbusv1.PublishRequest]
+	lastWatch     atomic.Pointer[eventbusv1.WatchRequest]
 
 	mu      sync.Mutex
 	server  *grpc.Server
@@ -45,17 +47,17 @@ type fakeRouter struct {
 	fault func(method string) error
 	// silent: streams say nothing at all.
 	silent bool
-	// watch is what a Watch stream sends, in order, before heartbeats.
+	// watch is what a Watch stream sends, in order, before heartbeats; a nil ends it.
 	watch []*eventbusv1.WatchResponse
 }
 
 const fakeHeartbeat = 50 * time.Millisecond
 
-func newFakeRouter(t testing.TB) *fakeRouter {
-	t.Helper()
-	f := &fakeRouter{t: t, addr: "127.0.0.1:0", jobs: map[string][]*eventbusv1.Event{}, changed: make(chan struct{})}
+func newFakeRouter(tb testing.TB) *fakeRouter {
+	tb.Helper()
+	f := &fakeRouter{t: tb, addr: "127.0.0.1:0", jobs: map[string][]*eventbusv1.Event{}, changed: make(chan struct{})}
 	f.start()
-	t.Cleanup(f.stop)
+	tb.Cleanup(f.stop)
 	return f
 }
 
@@ -221,7 +223,8 @@ func (f *fakeRouter) where(r *eventbusv1.SubscribeRequest) (after string, first 
 		}
 	default:
 	}
-	return first.GetCursor(), first, nil
+	after = first.GetCursor()
+	return after, first, nil
 }
 
 // Subscribe implements the contract.
@@ -319,6 +322,7 @@ func (f *fakeRouter) ListEvents(_ context.Context, r *eventbusv1.ListEventsReque
 // Watch implements the contract: it sends the script from its cursor on.
 func (f *fakeRouter) Watch(r *eventbusv1.WatchRequest, s grpc.ServerStreamingServer[eventbusv1.WatchResponse]) error {
 	f.watches.Add(1)
+	f.lastWatch.Store(r)
 	if err := f.refuse("Watch"); err != nil {
 		return err
 	}
@@ -339,10 +343,16 @@ func (f *fakeRouter) Watch(r *eventbusv1.WatchRequest, s grpc.ServerStreamingSer
 	beat := time.NewTicker(fakeHeartbeat)
 	defer beat.Stop()
 	for {
+		if err := f.refuse("stream"); err != nil {
+			return err
+		}
 		f.mu.Lock()
 		script, changed := f.watch, f.changed
 		f.mu.Unlock()
 		for ; sent < len(script); sent++ {
+			if script[sent] == nil {
+				return nil
+			}
 			if err := s.Send(script[sent]); err != nil {
 				return err
 			}
@@ -366,9 +376,9 @@ func (f *fakeRouter) GetState(_ context.Context, r *eventbusv1.GetStateRequest) 
 		return nil, err
 	}
 	_, log, _ := f.page(key(r.GetDomain(), r.GetJobId()), "")
-	for i := len(log) - 1; i >= 0; i-- {
-		if log[i].GetStatus() != "streaming" || log[i].GetFinal() {
-			return &eventbusv1.GetStateResponse{Event: log[i]}, nil
+	for _, e := range slices.Backward(log) {
+		if e.GetStatus() != "streaming" || e.GetFinal() {
+			return &eventbusv1.GetStateResponse{Event: e}, nil
 		}
 	}
 	return nil, status.Error(codes.NotFound, fmt.Sprintf("job %q has no state", r.GetJobId()))

@@ -31,8 +31,15 @@ type testEdge struct {
 
 type setting func(*Config, *Options)
 
-func newEdge(t testing.TB, f *fakeRouter, settings ...setting) *testEdge {
-	t.Helper()
+// impatient makes an edge that waits for nobody, yet long enough for a busy
+// machine.
+func (e *testEdge) impatient() {
+	e.pace = pace{700 * time.Millisecond, 100 << 20}
+	e.readTimeout = 500 * time.Millisecond
+}
+
+func newEdge(tb testing.TB, f *fakeRouter, settings ...setting) *testEdge {
+	tb.Helper()
 	cfg := Config{HTTPAddr: "127.0.0.1:0", RouterAddr: f.addr, HTTPPublish: true}
 	opts := Options{
 		Heartbeat: 200 * time.Millisecond, Drain: tooLong,
@@ -42,41 +49,41 @@ func newEdge(t testing.TB, f *fakeRouter, settings ...setting) *testEdge {
 		set(&cfg, &opts)
 	}
 	if err := cfg.Check(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	conn, err := Dial(cfg.RouterAddr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s, err := New(cfg, conn, opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if err := s.Start(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := s.Start(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
-	e := &testEdge{Server: s, t: t, url: "http://" + s.Addr().String(), web: &http.Client{Transport: &http.Transport{}}}
-	t.Cleanup(func() {
+	e := &testEdge{Server: s, t: tb, url: "http://" + s.Addr().String(), web: &http.Client{Transport: &http.Transport{}}}
+	tb.Cleanup(func() {
 		e.web.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), tooLong)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		_ = conn.Close()
 	})
-	until(t, "the edge is ready", func() bool { ok, _ := s.Ready(); return ok })
+	until(tb, "the edge is ready", func() bool { ok, _ := s.Ready(); return ok })
 	return e
 }
 
 // until waits for a condition.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func until(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(tooLong); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("never true: " + what)
+			tb.Fatal("never true: " + what)
 		}
 	}
 }
@@ -123,7 +130,7 @@ func (e *testEdge) ask(method, path, body string, headers ...header) answer {
 	ctx, cancel := context.WithTimeout(e.t.Context(), tooLong)
 	defer cancel()
 	resp := e.do(ctx, method, path, body, headers...)
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		e.t.Fatal(err)
@@ -146,7 +153,7 @@ type browser struct {
 func (e *testEdge) open(path string, headers ...header) *browser {
 	e.t.Helper()
 	ctx, cancel := context.WithCancel(e.t.Context())
-	resp := e.do(ctx, http.MethodGet, path, "", append(headers, acceptSSE())...)
+	resp := e.do(ctx, http.MethodGet, path, "", append(headers, acceptSSE())...) //nolint:bodyclose // read closes it
 	b := &browser{t: e.t, status: resp.StatusCode, header: resp.Header, frames: make(chan string, 10_000), leave: cancel, done: make(chan struct{})}
 	go b.read(resp.Body)
 	e.t.Cleanup(b.close)
@@ -159,7 +166,7 @@ func (e *testEdge) open(path string, headers ...header) *browser {
 func (b *browser) read(body io.ReadCloser) {
 	defer close(b.done)
 	defer close(b.frames)
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	r := bufio.NewReader(body)
 	var text strings.Builder
 	for {
@@ -182,7 +189,7 @@ func (b *browser) read(body io.ReadCloser) {
 
 func (b *browser) close() {
 	b.leave()
-	for range b.frames { //nolint:revive // what is unread does not matter
+	for range b.frames { // what is unread does not matter
 	}
 	<-b.done
 }
@@ -256,3 +263,5 @@ func counter(m prometheus.Metric) int {
 	}
 	return int(v.GetCounter().GetValue() + v.GetGauge().GetValue())
 }
+
+func fresh() *prometheus.Registry { return prometheus.NewRegistry() }

@@ -175,7 +175,7 @@ const maxPooled = 512 << 10
 type streamWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	timeout time.Duration
+	pace    pace
 	// clear: in HTTP/2 a deadline ends the stream even where no write waits, so it
 	// must not outlive the write.
 	clear    bool
@@ -184,9 +184,21 @@ type streamWriter struct {
 	err      error
 }
 
-func newStreamWriter(w http.ResponseWriter, r *http.Request, timeout time.Duration, m *metrics) *streamWriter {
+// pace is what a browser must read at.
+type pace struct {
+	// timeout bounds one write; rate, bytes per second, adds to it for large frames
+	// on slow links.
+	timeout time.Duration
+	rate    int
+}
+
+func (p pace) allow(n int) time.Duration {
+	return p.timeout + time.Duration(n)*time.Second/time.Duration(p.rate)
+}
+
+func newStreamWriter(w http.ResponseWriter, r *http.Request, p pace, m *metrics) *streamWriter {
 	return &streamWriter{
-		ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout,
+		ResponseWriter: w, control: http.NewResponseController(w), pace: p,
 		clear: r.ProtoMajor >= 2, timeouts: m.writeTimeouts,
 	}
 }
@@ -222,7 +234,7 @@ func (w *streamWriter) finish() {
 
 // allow gives the connection time for n bytes.
 func (w *streamWriter) allow(n int) {
-	w.deadline = time.Now().Add(w.timeout + time.Duration(n)*time.Second/writeRate)
+	w.deadline = time.Now().Add(w.pace.allow(n))
 	w.note(w.control.SetWriteDeadline(w.deadline))
 }
 

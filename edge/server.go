@@ -66,8 +66,9 @@ type Server struct {
 	client  *client
 	http    *http.Server
 
-	// writeTimeout is the constant; tests that wait for it shorten it.
-	writeTimeout time.Duration
+	// pace and readTimeout are the constants; tests that wait for them shorten them.
+	pace        pace
+	readTimeout time.Duration
 
 	// draining ends when Stop begins.
 	draining context.Context
@@ -84,7 +85,10 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("edge: metrics: %w", err)
 	}
-	s := &Server{cfg: cfg, opts: opts, router: router, metrics: m, writeTimeout: writeTimeout}
+	s := &Server{
+		cfg: cfg, opts: opts, router: router, metrics: m,
+		pace: pace{writeTimeout, writeRate}, readTimeout: readTimeout,
+	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	api := eventbusv1.NewEventBusServiceClient(router)
 	s.topics = newTopics(api, opts.Heartbeat, m, opts.Log)
@@ -132,10 +136,10 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	if r.ContentLength != 0 {
-		_ = control.SetReadDeadline(time.Now().Add(readTimeout))
+		_ = control.SetReadDeadline(time.Now().Add(s.readTimeout))
 	}
 	// Streams set their own, write by write.
-	_ = control.SetWriteDeadline(time.Now().Add(callTimeout + readTimeout + s.writeTimeout))
+	_ = control.SetWriteDeadline(time.Now().Add(callTimeout + readTimeout + writeTimeout))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch {
 	case r.URL.Path == "/openapi.json":
@@ -178,7 +182,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.draining, func() { cancel(errDraining) })()
-	out := newStreamWriter(w, r, s.writeTimeout, s.metrics)
+	out := newStreamWriter(w, r, s.pace, s.metrics)
 	c.out = newOutlet(c.sse, out, s.client)
 	defer c.end()
 	s.gateway.ServeHTTP(out, r.WithContext(ctx))

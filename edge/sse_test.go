@@ -41,21 +41,21 @@ func with(change func(*eventbusv1.Event)) *eventbusv1.Event {
 	return e
 }
 
-func value(t testing.TB, text string) *structpb.Value {
-	t.Helper()
+func value(tb testing.TB, text string) *structpb.Value {
+	tb.Helper()
 	v := &structpb.Value{}
 	if err := protojson.Unmarshal([]byte(text), v); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v
 }
 
-func mustItem(t testing.TB, e *eventbusv1.Event) frame {
-	t.Helper()
+func mustItem(tb testing.TB, e *eventbusv1.Event) frame {
+	tb.Helper()
 	var c encoder
 	it, err := c.item(e)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return it.Value
 }
@@ -146,7 +146,7 @@ func compare(t *testing.T, name string, got []byte) {
 func FuzzFrame(f *testing.F) {
 	f.Add("vision", "completed", "text", "content", "k", "v", 0.5, "00-01", uint32(1))
 	f.Add("a\nid: 0-0", "\r", "\x00", "\n\ndata: x\n\n", "\r\n", "\u2028", 1e300, "\xff\xfe", uint32(0))
-	f.Add("", "error", "{\"", "\\", "\"", "\t", -0.0, "\x7f", uint32(7))
+	f.Add("", "error", "{\"", "\\", "\"", "\t", -0.5, "\x7f", uint32(7))
 	f.Fuzz(func(t *testing.T, stage, state, message, content, k, v string, number float64, trace string, seq uint32) {
 		e := &eventbusv1.Event{
 			Id: "1-0", Domain: "scan", JobId: "j", Seq: seq, Stage: stage, Status: state, Message: message, Content: content,
@@ -195,18 +195,18 @@ func fits(e *eventbusv1.Event) bool {
 }
 
 // sameEvent checks that the data means the event, in protojson's reading.
-func sameEvent(t testing.TB, e *eventbusv1.Event, data string) {
-	t.Helper()
+func sameEvent(tb testing.TB, e *eventbusv1.Event, data string) {
+	tb.Helper()
 	got := &eventbusv1.Event{}
 	if err := protojson.Unmarshal([]byte(data), got); err != nil {
-		t.Fatalf("%v in %q", err, data)
+		tb.Fatalf("%v in %q", err, data)
 	}
 	want := proto.CloneOf(e)
 	if want.GetPublishTime() == nil {
 		want.PublishTime = got.GetPublishTime()
 	}
 	if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
-		t.Fatal(d)
+		tb.Fatal(d)
 	}
 }
 

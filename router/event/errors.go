@@ -80,7 +80,7 @@ func Refuse(vs ...Violation) *Error {
 	return &Error{Kind: Invalid, Text: strings.Join(texts, "; "), Violations: vs}
 }
 
-// Errorf makes an error of a kind; %w keeps the cause for the log.
+// Errorf makes an error of a kind; %w, at most one, keeps the cause for the log.
 func Errorf(k Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Kind: k, Text: err.Error(), Err: errors.Unwrap(err)}

@@ -121,7 +121,8 @@ func NewTopicAt[E any](l Limits, base event.ID) *Topic[E] {
 }
 
 // Append takes items that are neighbours in the log; prev is the ID of the entry
-// before the first. Repeated and overlapping calls are harmless.
+// before the first, zero only where the first is the log's first ever. Repeated
+// and overlapping calls are harmless.
 func (t *Topic[E]) Append(prev event.ID, items []Item[E]) Outcome {
 	if len(items) == 0 {
 		return Duplicate
@@ -153,13 +154,22 @@ func (t *Topic[E]) Append(prev event.ID, items []Item[E]) Outcome {
 	return Hole
 }
 
-// Extend takes items that follow the newest one.
+// Extend takes items that follow the newest one; those that do not, by ID, are
+// dropped. It is for a topic that has one source, in order: what lies between the
+// newest and the first item is never asked. A topic that does not know its place
+// must get its first items before its first subscriber, or that one, having read
+// the log to its end, gives it a place of which the source does not know.
 func (t *Topic[E]) Extend(items []Item[E]) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known {
+		for len(items) > 0 && items[0].ID.Compare(t.last()) <= 0 {
+			items = items[1:]
+		}
+	}
 	if len(items) == 0 {
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if !t.known {
 		t.known, t.detached = true, true
 	}

@@ -117,7 +117,10 @@ func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
 		return nil, &gap, nil
 	}
 	if s.atEnd && s.seen == t.version && !t.known {
-		t.place(s.cursor) // the log ends here, and nothing was announced since
+		// The log ends here, and nothing was announced since. Who read an older end
+		// looks again: what it misses may be announced no more.
+		t.place(s.cursor)
+		t.wake()
 	}
 	if s.attached && s.pos < t.start {
 		s.attached = false
@@ -138,7 +141,7 @@ func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
 		return nil, nil, t.err
 	}
 	if !s.attached && (!s.atEnd || s.seen != t.version) {
-		s.seen = t.version
+		s.seen, s.atEnd = t.version, false // until the read says so; it may fail
 		return nil, nil, nil
 	}
 	if t.changed == nil {

@@ -140,31 +140,33 @@ func (b *bridge) announce(ctx context.Context, bt *batch) error {
 		i := int(event.HashJob(job.jobID) % uint64(n))
 		byClient[i] = append(byClient[i], b.messages(job)...)
 	}
-	watch, home := watchChannel(b.domain, b.shard), b.shard%n
-	if _, ok := byClient[home]; !ok {
-		byClient[home] = nil
-	}
 	now := time.Now()
 	for i, msgs := range byClient {
-		ask := ""
-		if i == home {
-			ask = watch
-		}
-		watchers, err := b.announcer.publish(ctx, i, msgs, ask)
-		if err == nil && watchers > 0 {
-			_, err = b.announcer.publish(ctx, i, b.watchMessages(bt), "")
-		}
-		if err != nil {
+		if _, err := b.announcer.publish(ctx, i, msgs, ""); err != nil {
 			b.metrics.announceFails.WithLabelValues(b.domain).Inc()
 		}
 	}
-	b.announced = bt.last
 	for _, job := range bt.jobs {
 		for _, e := range job.mine {
 			b.metrics.delay.WithLabelValues(b.domain).Observe(now.Sub(e.PublishTime()).Seconds())
 		}
 	}
 	return nil
+}
+
+// announceShard tells the shard's watchers of a batch, if there are any. The batch
+// must be acknowledged: who finds a hole reads the log, and that ends where the
+// group has acknowledged.
+func (b *bridge) announceShard(ctx context.Context, bt *batch) {
+	home := b.shard % len(b.announcer.clients)
+	watchers, err := b.announcer.publish(ctx, home, nil, watchChannel(b.domain, b.shard))
+	if err == nil && watchers > 0 {
+		_, err = b.announcer.publish(ctx, home, b.watchMessages(bt), "")
+	}
+	if err != nil {
+		b.metrics.announceFails.WithLabelValues(b.domain).Inc()
+	}
+	b.announced = bt.last
 }
 
 // loadRange reads a repeated job's events from its log, from the first to the

@@ -161,7 +161,11 @@ func (b *bridge) carry(ctx context.Context, entries []entry) error {
 	if err := b.at("settle"); err != nil {
 		return err
 	}
-	return b.settle(ctx, batch)
+	if err := b.settle(ctx, batch); err != nil {
+		return err
+	}
+	b.announceShard(ctx, batch)
+	return nil
 }
 
 func (b *bridge) at(step string) error {

@@ -39,7 +39,7 @@ func (l *shardLog) Read(ctx context.Context, after event.ID) (hub.Page[*event.Ev
 	pipe := l.redis.Pipeline()
 	list := pipe.Do(ctx, "XRANGE", l.ref.key(), start, "+", "COUNT", watchPage+1)
 	info := pipe.XInfoStream(ctx, l.ref.key())
-	if _, err := pipe.Exec(ctx); err != nil && !redis.HasErrorPrefix(err, "ERR no such key") {
+	if _, err := pipe.Exec(ctx); err != nil && !redis.HasErrorPrefix(err, "no such key") {
 		return page, unavailable(err)
 	}
 	entries, err := parseEntries(list.Val())
@@ -106,7 +106,7 @@ func (l *shardLog) boundary(ctx context.Context) (event.ID, error) {
 	groups := pipe.XInfoGroups(ctx, l.ref.key())
 	pending := pipe.XPending(ctx, l.ref.key(), l.cfg.ConsumerGroup)
 	if _, err := pipe.Exec(ctx); err != nil {
-		if redis.HasErrorPrefix(err, "ERR no such key") || redis.HasErrorPrefix(err, "NOGROUP") {
+		if redis.HasErrorPrefix(err, "no such key") || redis.HasErrorPrefix(err, "NOGROUP") {
 			return event.ID{}, nil
 		}
 		return event.ID{}, err

@@ -80,6 +80,7 @@ func (s *shards) round(ctx context.Context) {
 		return
 	}
 	s.fail(nil)
+	s.reap()
 	me := slices.Index(members, s.token)
 	var hold []shardRef
 	for i, ref := range s.all() {
@@ -91,7 +92,6 @@ func (s *shards) round(ctx context.Context) {
 			hold = append(hold, ref)
 		}
 	}
-	s.reap()
 	s.hold(ctx, hold)
 	s.expire()
 }

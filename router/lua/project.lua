@@ -26,6 +26,8 @@ local function split(id) return string.match(id, '^(%d+)-(%d+)$') end
 local function below(a, b) return #a < #b or (#a == #b and a < b) end
 
 local function before(a, b)
+  -- IDs of these days have 13 digits before the dash: then text compares as numbers do.
+  if #a == #b and string.byte(a, 14) == 45 and string.byte(b, 14) == 45 then return a < b end
   local am, as = split(a)
   local bm, bs = split(b)
   return below(am, bm) or (am == bm and below(as, bs))
@@ -81,16 +83,18 @@ while a <= #ARGV do
     at, at_seq = there[1], field(there, 'seq')
   elseif done == '+' then
     if prev == '' then prev = last end
-    local fields = { unpack(ARGV, a + 5, a + 4 + n) }
-    if not before(last, id) then
+    local late = not before(last, id)
+    if late then
       local ms, s = split(last)
       at = ms .. '-' .. string.format('%.0f', tonumber(s) + 1)
-      fields[#fields + 1] = 'orig'
-      fields[#fields + 1] = id
     end
     seq, bytes, last, over = seq + 1, bytes + size, at, final == '1'
-    at_seq = string.format('%.0f', seq)
-    redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', string.format('%.0f', bytes), unpack(fields))
+    at_seq = tostring(seq)
+    if late then
+      redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, 'orig', id, unpack(ARGV, a + 5, a + 4 + n))
+    else
+      redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, unpack(ARGV, a + 5, a + 4 + n))
+    end
     if tail_json ~= '' then
       redis.call('SET', state, '{"id":"' .. at .. '"' .. head .. at_seq .. tail_json, 'PX', retention)
     end

@@ -111,7 +111,10 @@ func (s *topics) locate(ctx context.Context, key jobKey, replay eventbusv1.Repla
 func (f *jobFeed) begin(ctx context.Context, o *outlet) error {
 	if f.reset {
 		g := &eventbusv1.Gap{Reason: eventbusv1.Gap_REASON_LOG_RESET}
-		// For the oldest id only: the events come with next.
+		// For the oldest id only: the events come with next. The opening does not
+		// wait for it long.
+		ctx, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
 		if page, err := f.topic.log.Read(ctx, event.ID{}); err == nil && len(page.Items) > 0 {
 			g.OldestId = page.Items[0].ID.String()
 		}

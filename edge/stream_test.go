@@ -103,6 +103,16 @@ func TestStream_UnreadableHeaderIsAGapThenEverything(t *testing.T) {
 	}
 }
 
+func TestStream_OpeningDoesNotWaitForTheLog(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, func(_ *Config, o *Options) { o.Heartbeat = time.Hour })
+	f.failWith("ListEvents", codes.Unavailable)
+	b := e.open(jobPath("j"), lastEventID("recovery:12")).opened()
+	same(t, "gap", b.next(), "event: gap\ndata: {\"reason\":\"REASON_LOG_RESET\"}\n\n")
+	want := f.steps("j", 1)
+	same(t, "then", b.ids(1), want)
+}
+
 func TestStream_CursorOutsideTheLogIsAGapWithoutID(t *testing.T) {
 	f := newFakeRouter(t)
 	e := newEdge(t, f)

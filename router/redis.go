@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"regexp"
 	"strings"
@@ -180,6 +181,11 @@ func unavailable(err error) error {
 	}
 	if redis.IsOOMError(err) || strings.Contains(err.Error(), "OOM command not allowed") {
 		return &event.Error{Kind: event.Exhausted, Text: "the log is full: Redis is out of memory", RetryAfter: time.Second, Err: err}
+	}
+	if errors.Is(err, io.EOF) {
+		// To a subscription io.EOF is the end of its job: a connection that broke must
+		// not pass for it.
+		err = fmt.Errorf("connection closed by Redis: %v", err) //nolint:errorlint // that is the point
 	}
 	return &event.Error{Kind: event.Unavailable, Text: "the log cannot be reached; try again", Err: err}
 }

@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// residue is what a process holds on to.
+type residue struct {
+	gauges     float64 // streams, topics, subscribers: all together
+	goroutines int
+	heap       int // bytes in use after a garbage collection
+}
+
+// number reads the first group of a regular expression out of an admin page.
+func (n *node) number(path, re string) int {
+	n.t.Helper()
+	_, text := get(n.t, n.admin, path)
+	m := regexp.MustCompile(re).FindStringSubmatch(text)
+	if m == nil {
+		n.t.Fatalf("%s of %s has no %s:\n%s", path, n.name, re, text)
+	}
+	v, err := strconv.Atoi(m[1])
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return v
+}
+
+func (n *node) residue(gauges ...string) residue {
+	n.t.Helper()
+	var r residue
+	for _, g := range gauges {
+		r.gauges += n.metric(g)
+	}
+	r.goroutines = n.number("/debug/pprof/goroutine?debug=1", `goroutine profile: total (\d+)`)
+	// Twice: what a pool or a finalizer holds is freed by the second.
+	n.number("/debug/pprof/heap?gc=1&debug=1", `# HeapAlloc = (\d+)`)
+	r.heap = n.number("/debug/pprof/heap?gc=1&debug=1", `# HeapAlloc = (\d+)`)
+	return r
+}
+
+// H8 of what broke before: each subscription to a finished job left a gauge and
+// memory behind.
+func TestSeedH08_FinishedSubscriptionsLeaveNothingBehind(t *testing.T) {
+	b := newBus(t)
+	const warmup, total, jobs, atOnce = 300, 2000, 40, 25
+	for i := range jobs {
+		b.calls.tokens("scan", job(i), 10)
+		b.calls.publish(done("scan", job(i)))
+	}
+	edge := func() residue { return b.edge.residue("eventbus_edge_streams", "eventbus_edge_topics") }
+	router := func() residue { return b.router.residue("eventbus_topics", "eventbus_subscribers") }
+
+	finish := func(n int) {
+		var g errgroup.Group
+		g.SetLimit(atOnce)
+		for i := range n {
+			g.Go(func() error { return readToTheEnd(b, job(i%jobs)) })
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish(warmup) // pools, connections and caches have their size now
+	var edge0, router0 residue
+	eventually(t, "the warm-up is over", func() bool {
+		edge0, router0 = edge(), router()
+		return edge0.gauges == 0 && router0.gauges == 0
+	})
+	finish(total)
+
+	// A leak of a goroutine, or of 1 KiB, for each subscription would pass this by
+	// far. Below it is what net/http, gRPC and the runtime vary by, and how many
+	// connections with buffers of 64 KiB the router's Redis client keeps.
+	const spareGoroutines, spareHeap = 10, 1536 << 10
+	var edge1, router1 residue
+	back := func(before, after residue) bool {
+		return after.gauges == 0 && after.goroutines <= before.goroutines+spareGoroutines && after.heap <= before.heap+spareHeap
+	}
+	defer func() { t.Logf("edge %+v, then %+v; router %+v, then %+v", edge0, edge1, router0, router1) }()
+	eventually(t, "everything is back where it was", func() bool {
+		edge1, router1 = edge(), router()
+		return back(edge0, edge1) && back(router0, router1)
+	})
+	if refused := b.edge.metric("eventbus_edge_streams_refused_total", `code="OutOfRange"`); refused != warmup+total {
+		t.Errorf("%v answers of 204, want %d", refused, warmup+total)
+	}
+}
+
+func job(i int) string { return fmt.Sprintf("job-%d", i) }
+
+// readToTheEnd does what a browser does with a finished job: it reads everything,
+// comes back after the end and is told to stop.
+func readToTheEnd(b *bus, job string) error {
+	s, err := dial(b.t, b.http, events("scan", job))
+	if err != nil {
+		return err
+	}
+	all, err := s.readAll()
+	s.close()
+	if err != nil {
+		return err
+	}
+	if len(all) != 11 || !all[10].Final {
+		return fmt.Errorf("%s: %d events", job, len(all))
+	}
+	if s, err = dial(b.t, b.http, events("scan", job), lastEventID(all[10].ID)); err != nil {
+		return err
+	}
+	s.close()
+	if s.status != http.StatusNoContent {
+		return fmt.Errorf("%s after its end: %d", job, s.status)
+	}
+	return nil
+}

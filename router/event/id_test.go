@@ -71,14 +71,18 @@ func TestID_StringIsTheInverseOfParseID(t *testing.T) {
 	})
 }
 
-func TestParseIDs_ReadsIDsJoinedByCommas(t *testing.T) {
+func TestParseIDs_IsTheInverseOfJoinIDs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ids := rapid.SliceOfN(anyID(), 1, 20).Draw(t, "ids")
 		texts := make([]string, len(ids))
 		for i, id := range ids {
 			texts[i] = id.String()
 		}
-		got, err := event.ParseIDs(strings.Join(texts, ","))
+		joined := event.JoinIDs(ids)
+		if joined != strings.Join(texts, ",") {
+			t.Fatalf("joined: %s", joined)
+		}
+		got, err := event.ParseIDs(joined)
 		if err != nil || !cmp.Equal(got, ids) {
 			t.Fatalf("got %v, %v; want %v", got, err, ids)
 		}

@@ -195,7 +195,10 @@ func (c *devCmd) Run(out io.Writer) error {
 		c.Bus.StreamsURL, c.Bus.Embedded = r.URL(), true
 	}
 	more := fx.Invoke(func(lc fx.Lifecycle, e *edge.Server, s *server.Server) {
-		lc.Append(fx.StartHook(func() { fmt.Fprint(out, c.greeting(e.Addr().String(), s.Addr())) }))
+		lc.Append(fx.StartHook(func() error {
+			_, err := fmt.Fprint(out, c.greeting(e.Addr().String(), s.Addr()))
+			return err
+		}))
 	})
 	if c.Demo {
 		more = fx.Options(more, fx.Invoke(c.playDemo))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -114,13 +113,6 @@ func (a *announcer) works(i int) {
 		a.log.Info("pub/sub: announcing works again", "redis", i)
 	}
 	a.failing[i] = time.Time{}
-}
-
-// ok tells whether all clients work.
-func (a *announcer) ok() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return !slices.ContainsFunc(a.failing, func(t time.Time) bool { return !t.IsZero() })
 }
 
 // announce tells the hubs of a batch. What fails is counted, not returned: the

@@ -127,6 +127,7 @@ func BenchmarkBridge(b *testing.B) {
 }
 
 func fill(b *testing.B, c redis.UniversalClient, key string, jobs, entries int) {
+	b.Helper()
 	ids := make([]string, 0, jobs)
 	for i := 0; len(ids) < jobs; i++ {
 		if id := fmt.Sprintf("job-%d", i); event.ShardOf(id, 4) == 0 {
@@ -173,8 +174,7 @@ func BenchmarkBridgeFloor(b *testing.B) {
 func BenchmarkEndToEnd1000(b *testing.B) {
 	tb := newTestBus(b)
 	const jobs = 20
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := b.Context()
 	arrived := make(chan time.Duration, 1024)
 	for j := range jobs {
 		s, err := tb.Subscribe(ctx, "scan", fmt.Sprintf("lat-%d", j), SubscribeOptions{})

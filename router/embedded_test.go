@@ -20,7 +20,7 @@ func TestEmbedded_CarriesAJob(t *testing.T) {
 	tb.publish(event.Event{JobID: "job", Stage: "queued", Status: "started"})
 	tb.publish(event.Event{JobID: "job", Stage: "token", Status: "streaming", Content: "a"})
 	tb.publish(event.Event{JobID: "job", Stage: "done", Final: true})
-	dense(t, 1, s.drain())
+	dense(t, s.drain())
 	state, err := tb.State(testContext(t), "scan", "job")
 	if err != nil || state.Stage != "done" {
 		t.Fatalf("state %+v: %v", state, err)

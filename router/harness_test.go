@@ -125,22 +125,21 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 func testContext(t testing.TB) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 // publish publishes one event, which must succeed.
-func (tb *testBus) publish(e event.Event) event.ID {
+func (tb *testBus) publish(e event.Event) {
 	tb.t.Helper()
 	if e.Domain == "" {
 		e.Domain = "scan"
 	}
-	r, err := tb.Publish(testContext(tb.t), []Request{{Event: &e}})
-	if err != nil {
+	if _, err := tb.Publish(testContext(tb.t), []Request{{Event: &e}}); err != nil {
 		tb.t.Fatalf("publish %s/%s: %v", e.JobID, e.Stage, err)
 	}
-	return r[0].ID
 }
 
 // subscribe begins a subscription that ends with the test.
@@ -198,7 +197,10 @@ func (s *testSub) step() bool {
 // take waits until n events came.
 func (s *testSub) take(n int) []*event.Event {
 	s.t.Helper()
-	for len(s.events) < n && s.step() {
+	for len(s.events) < n {
+		if !s.step() {
+			break
+		}
 	}
 	if len(s.events) < n {
 		s.t.Fatalf("the stream ended after %d of %d events: %s", len(s.events), n, s.text())
@@ -209,7 +211,8 @@ func (s *testSub) take(n int) []*event.Event {
 // drain waits for the end of the stream.
 func (s *testSub) drain() []*event.Event {
 	s.t.Helper()
-	for s.step() {
+	for !s.ended {
+		s.step()
 	}
 	return s.events
 }
@@ -222,11 +225,11 @@ func (s *testSub) text() string {
 	return out
 }
 
-// dense checks that events have the sequence numbers from, from+1 …
-func dense(t testing.TB, from uint32, events []*event.Event) {
+// dense checks that events have the sequence numbers 1, 2, 3 …
+func dense(t testing.TB, events []*event.Event) {
 	t.Helper()
 	for i, e := range events {
-		if want := from + uint32(i); e.Seq != want {
+		if want := uint32(i) + 1; e.Seq != want {
 			t.Fatalf("event %d has seq %d, want %d", i, e.Seq, want)
 		}
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -241,7 +242,7 @@ func (h *topicHub) findLosses(ctx context.Context, seen map[string]string) {
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	for i, s := range keys {
 		mark, err := marks[i].Result()
-		if err != nil && err != redis.Nil {
+		if err != nil && !errors.Is(err, redis.Nil) {
 			continue
 		}
 		if before, ok := seen[s]; ok && mark != "" && mark != before {

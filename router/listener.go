@@ -114,13 +114,6 @@ func (l *listener) leave(name string, h *handler) {
 	}
 }
 
-// isUp tells whether the connection is subscribed to everything that it should.
-func (l *listener) isUp() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.up
-}
-
 // reconnect gives up the present connection, for one that does not deliver, and
 // uses the client from now on.
 func (l *listener) reconnect(client redis.UniversalClient) {

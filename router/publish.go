@@ -212,6 +212,11 @@ func (p *publisher) appendDurably(ctx context.Context, sb *shardBatch) ([]string
 			return p.scripts.publish.Eval(ctx, pipe, sb.keys, sb.args...)
 		})
 	}
+	if cluster, ok := p.durable.(*redis.ClusterClient); ok && err != nil {
+		// A node's own client follows nobody: without this it would ask a master that
+		// is none any more for up to a minute.
+		cluster.ReloadState(ctx)
+	}
 	if err == nil && replicas < int64(p.cfg.MinReplicas) {
 		err = event.Errorf(event.Unavailable, "%d of %d replicas have the event; repeat it with the same idempotency key", replicas, p.cfg.MinReplicas)
 	}

@@ -55,7 +55,7 @@ func TestSeedH06_RebalancingKeepsOrder(t *testing.T) {
 		if got := s.drain(); len(got) != each || len(s.gaps) > 0 {
 			t.Fatalf("got %d of %d, %d gaps", len(got), each, len(s.gaps))
 		}
-		dense(t, 1, s.events)
+		dense(t, s.events)
 	}
 	eventually(t, "two routers share the shards", func() bool { return owned(first)+owned(third) == 8 })
 }
@@ -87,7 +87,7 @@ func TestSeedH13_UnreadIsNeverTrimmed(t *testing.T) {
 	stuck.halt()
 	tb := startBus(t, streams, pubsub, func(c *Config) { c.PodName = "router-new" })
 	s := tb.subscribe("job", SubscribeOptions{})
-	dense(t, 1, s.take(accepted))
+	dense(t, s.take(accepted))
 	key := shardKey("scan", event.ShardOf("job", 4))
 	eventually(t, "the dead router's consumer is gone", func() bool {
 		consumers, err := streams.Client().XInfoConsumers(testContext(t), key, "eventrouter").Result()

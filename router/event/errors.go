@@ -27,6 +27,10 @@ const (
 	Exhausted
 	// Unavailable: Redis is away, has too few replicas, or the bus is stopping.
 	Unavailable
+	// Unauthenticated: it is not known who calls; repeating needs another token.
+	Unauthenticated
+	// Denied: the caller is known and may not.
+	Denied
 )
 
 // Error is an error with a Kind. Its text is fit for the caller, save where the

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -73,6 +74,7 @@ type Server struct {
 	// draining ends when Stop begins.
 	draining context.Context
 	drain    context.CancelFunc
+	open     atomic.Int64 // streams
 	serving  atomic.Bool
 	addr     net.Addr
 	served   sync.WaitGroup
@@ -181,7 +183,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.draining, func() { cancel(errDraining) })()
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	defer context.AfterFunc(s.draining, func() { s.endStream(ctx, cancel) })()
 	out := newStreamWriter(w, r, s.pace, s.metrics)
 	c.out = newOutlet(c.sse, out, s.client)
 	defer c.end()
@@ -229,6 +233,23 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.served.Wait()
 	s.topics.close()
 	return err
+}
+
+// drainPace is how long the edge takes to send one browser away, so that thousands
+// do not arrive at the others in the same moment. Half of the drain time is the
+// most that it takes for all.
+const drainPace = time.Millisecond
+
+// endStream ends a stream at a moment of its own within the drain.
+func (s *Server) endStream(ctx context.Context, end context.CancelCauseFunc) {
+	spread := min(time.Duration(s.open.Load())*drainPace, s.opts.Drain/2)
+	wait := time.NewTimer(rand.N(spread + 1))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	end(errDraining)
 }
 
 // Ready tells whether the edge can serve, and why not. It does not block.

@@ -1,6 +1,5 @@
-# The seed's environment grows from 19 nodes to 21. Runs that apply share a state, as an
-# operator's runs do. `-verbose` prints each plan; the Go test beside the modules holds the
-# counts of plans against what is said here.
+# The cluster grows from 19 nodes to 21. Runs that apply share a state, as an operator's runs
+# do. What a plan may touch no assertion can say: the Go test (mock_test.go) counts it.
 mock_provider "aws" {
   mock_resource "aws_instance" {
     defaults = {
@@ -18,14 +17,12 @@ variables {
   ami_id             = "ami-0123456789abcdef0"
 }
 
-# 19 to add
 run "the_cluster_before" {
   plan_options {
     target = [module.cluster_nodes]
   }
 }
 
-# 2 to add, 0 to change, 0 to destroy
 run "the_plan_adds_two_nodes" {
   command = plan
 
@@ -43,7 +40,6 @@ run "the_plan_adds_two_nodes" {
   }
 }
 
-# 1 to add
 run "one_node_alone" {
   plan_options {
     target = [module.event_nodes.module.node["event-router"]]
@@ -63,7 +59,6 @@ run "one_node_alone" {
   }
 }
 
-# 1 to add
 run "the_targeted_apply" {
   plan_options {
     target = [module.event_nodes]
@@ -87,7 +82,6 @@ run "the_targeted_apply" {
   }
 }
 
-# 0 to add
 run "nothing_is_left_to_do" {
   command = plan
 
@@ -97,7 +91,7 @@ run "nothing_is_left_to_do" {
   }
 }
 
-# 0 to add: a new pin and other labels are for new nodes.
+# A new pin and other labels are for new nodes.
 run "a_new_image_touches_no_running_node" {
   command = plan
 

@@ -23,7 +23,6 @@ variables {
   }
 }
 
-# 2 to add
 run "two_nodes_and_nothing_else" {
   assert {
     condition     = output.cluster_info == { total_nodes = 2, total_vcpu = 4, total_memory_gb = 6, phase = 6 }

@@ -23,12 +23,12 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/eco2-team/eventbus/edge"
 	"github.com/eco2-team/eventbus/edge/console"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
+	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/embedded"
 	"github.com/eco2-team/eventbus/server"
 	"github.com/eco2-team/eventbus/server/demo"
@@ -54,15 +54,17 @@ type cli struct {
 type routerCmd struct {
 	Bus    router.Config `embed:""`
 	GRPC   server.Config `embed:""`
+	Access access.Config `embed:""`
 	Common server.Common `embed:""`
-	Admin  string        `name:"admin-addr" env:"ADMIN_ADDR" default:":9091" help:"Where /livez, /readyz, /metrics and /debug/pprof are served. Keep it inside."`
+	Admin  string        `name:"admin-addr" env:"ADMIN_ADDR" default:":9091" help:"Where /livez, /readyz, /metrics and /debug/pprof are served; off is nowhere. Keep it inside."`
 }
 
 // edgeCmd is an edge's settings.
 type edgeCmd struct {
 	Edge   edge.Config   `embed:""`
+	Access access.Config `embed:""`
 	Common server.Common `embed:""`
-	Admin  string        `name:"admin-addr" env:"ADMIN_ADDR" default:":8001" help:"Where /livez, /readyz, /metrics and /debug/pprof are served. Keep it inside."`
+	Admin  string        `name:"admin-addr" env:"ADMIN_ADDR" default:":8001" help:"Where /livez, /readyz, /metrics and /debug/pprof are served; off is nowhere. Keep it inside."`
 }
 
 // serveCmd is the settings of both in one process; the edge's router is the one
@@ -71,8 +73,9 @@ type serveCmd struct {
 	Bus    router.Config `embed:""`
 	GRPC   server.Config `embed:""`
 	Edge   edge.Config   `embed:""`
+	Access access.Config `embed:""`
 	Common server.Common `embed:""`
-	Admin  string        `name:"admin-addr" env:"ADMIN_ADDR" default:":9091" help:"Where /livez, /readyz, /metrics and /debug/pprof are served. Keep it inside."`
+	Admin  string        `name:"admin-addr" env:"ADMIN_ADDR" default:":9091" help:"Where /livez, /readyz, /metrics and /debug/pprof are served; off is nowhere. Keep it inside."`
 }
 
 // devCmd is the same on an embedded Redis.
@@ -108,10 +111,10 @@ func run(args []string, out io.Writer) error {
 
 // Run runs a router.
 func (c *routerCmd) Run() error {
-	if err := errors.Join(c.Bus.Check(), c.GRPC.Check(), c.Common.Check()); err != nil {
+	if err := errors.Join(c.Bus.Check(), c.GRPC.Check(), c.Access.Check(), c.Common.Check()); err != nil {
 		return err
 	}
-	return runApp(c.Common, c.Admin, c.modules(), fx.Provide(func(s *server.Server) server.Readiness { return s.Ready }))
+	return runApp(c.Common, c.Access, c.Admin, c.modules(), fx.Provide(func(s *server.Server) server.Readiness { return s.Ready }))
 }
 
 func (c *routerCmd) modules() fx.Option {
@@ -120,19 +123,24 @@ func (c *routerCmd) modules() fx.Option {
 
 // Run runs an edge.
 func (c *edgeCmd) Run() error {
-	if err := errors.Join(c.Edge.Check(), c.Common.Check()); err != nil {
+	if err := errors.Join(c.Edge.Check(), c.Access.Check(), c.Common.Check()); err != nil {
 		return err
 	}
-	return runApp(c.Common, c.Admin, edgeModules(c.Edge), fx.Provide(func(s *edge.Server) server.Readiness { return s.Ready }))
+	return runApp(c.Common, c.Access, c.Admin, edgeModules(c.Edge, false), fx.Provide(func(s *edge.Server) server.Readiness { return s.Ready }))
 }
 
-func edgeModules(c edge.Config) fx.Option {
+// edgeModules is an edge; inside: its router is in this process.
+func edgeModules(c edge.Config, inside bool) fx.Option {
 	return fx.Options(fx.Supply(c), edge.Module(), fx.Provide(
-		func(common server.Common, log *slog.Logger, reg prometheus.Registerer) edge.Options {
-			return edge.Options{
+		func(common server.Common, guard *access.Guard, log *slog.Logger, reg prometheus.Registerer) edge.Options {
+			o := edge.Options{
 				Heartbeat: common.HeartbeatInterval, Drain: common.DrainTimeout,
-				Console: console.Handler(), Log: log, Metrics: reg,
+				Console: console.Handler(), Access: guard, Log: log, Metrics: reg,
 			}
+			if inside {
+				o.RouterToken = guard.Insider()
+			}
+			return o
 		}))
 }
 
@@ -144,8 +152,11 @@ func (c *serveCmd) run(more fx.Option) error {
 	if err != nil {
 		return err
 	}
-	c.Edge.RouterAddr = addr
-	if err := errors.Join(c.Bus.Check(), c.GRPC.Check(), c.Edge.Check(), c.Common.Check()); err != nil {
+	c.Edge.RouterAddr, c.Edge.RouterTokenFile = addr, ""
+	if c.GRPC.TLSCert != "" && c.Edge.RouterTLSCA == "" {
+		return errors.New("GRPC_TLS_CERT is set, so ROUTER_TLS_CA must be: the edge in this process speaks to the router by it")
+	}
+	if err := errors.Join(c.Bus.Check(), c.GRPC.Check(), c.Edge.Check(), c.Access.Check(), c.Common.Check()); err != nil {
 		return err
 	}
 	ready := fx.Provide(func(s *server.Server, e *edge.Server) server.Readiness {
@@ -157,7 +168,7 @@ func (c *serveCmd) run(more fx.Option) error {
 		}
 	})
 	both := routerCmd{Bus: c.Bus, GRPC: c.GRPC}
-	return runApp(c.Common, c.Admin, fx.Options(both.modules(), edgeModules(c.Edge)), ready, more)
+	return runApp(c.Common, c.Access, c.Admin, fx.Options(both.modules(), edgeModules(c.Edge, true)), ready, more)
 }
 
 // loopback is where this process reaches its own gRPC server. A port 0 is chosen
@@ -229,8 +240,15 @@ eventbus %s is running on an embedded Redis. Nothing outlives it; Ctrl-C ends it
 
 // playDemo runs the demo worker, a gRPC client like any other, while the
 // application runs.
-func (c *devCmd) playDemo(lc fx.Lifecycle, log *slog.Logger) error {
-	conn, err := grpc.NewClient(c.Edge.RouterAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (c *devCmd) playDemo(lc fx.Lifecycle, guard *access.Guard, log *slog.Logger) error {
+	how, err := edge.RouterOptions(c.Edge, "", log)
+	if err != nil {
+		return err
+	}
+	if guard.Required() {
+		how = append(how, grpc.WithPerRPCCredentials(insider(guard.Insider())))
+	}
+	conn, err := edge.Dial(c.Edge.RouterAddr, how...)
 	if err != nil {
 		return err
 	}
@@ -252,14 +270,26 @@ func (c *devCmd) playDemo(lc fx.Lifecycle, log *slog.Logger) error {
 	return nil
 }
 
+// insider is the token of a part of this process.
+type insider string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (i insider) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(i)}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials: it stays on
+// this machine.
+func (insider) RequireTransportSecurity() bool { return false }
+
 // runApp runs modules until a signal comes. The admin server starts first and
 // stops last: probes see the drain.
-func runApp(common server.Common, adminAddr string, options ...fx.Option) error {
+func runApp(common server.Common, who access.Config, adminAddr string, options ...fx.Option) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: common.Level()}))
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	app := fx.New(
-		fx.Supply(common, log, reg),
+		fx.Supply(common, who, log, reg),
 		fx.Provide(func(r *prometheus.Registry) prometheus.Registerer { return r }),
 		fx.WithLogger(func() fxevent.Logger {
 			l := &fxevent.SlogLogger{Logger: log}
@@ -269,6 +299,7 @@ func runApp(common server.Common, adminAddr string, options ...fx.Option) error 
 		// Stopping may take the drain and what comes after it; fx's own 15 s would cut it.
 		fx.StopTimeout(common.DrainTimeout+30*time.Second),
 		server.AdminModule(adminAddr),
+		access.Module(),
 		fx.Options(options...),
 	)
 	if err := app.Err(); err != nil {

@@ -16,7 +16,21 @@ type Config struct {
 
 	Console     bool     `env:"CONSOLE" default:"${dev}" negatable:"" help:"Serve the console at /."`
 	CORSOrigins []string `name:"cors-origins" env:"CORS_ORIGINS" placeholder:"ORIGIN,…" help:"Origins whose pages may read streams with credentials, as https://app.example.com; one * stands for any part of a host. Default: none but the edge's own."`
-	HTTPPublish bool     `name:"http-publish" env:"HTTP_PUBLISH" default:"${dev}" negatable:"" help:"Accept events by HTTP POST. Whoever reaches the edge can then publish."`
+	HTTPPublish bool     `name:"http-publish" env:"HTTP_PUBLISH" default:"${dev}" negatable:"" help:"Accept events by HTTP POST. Whoever reaches the edge can then publish. With AUTH_REQUIRED, grants decide instead."`
+
+	AuthCookie     string `env:"AUTH_COOKIE" default:"eventbus_token" help:"Cookie that may hold the token of a GET, for EventSource. Set it Secure, HttpOnly and SameSite."`
+	AuthQueryToken bool   `env:"AUTH_QUERY_TOKEN" negatable:"" help:"Take the token of a GET from ?access_token=, too. Proxies before the edge may log it."`
+
+	HTTPTLSCert     string `name:"http-tls-cert" env:"HTTP_TLS_CERT" placeholder:"FILE" help:"Certificate in PEM: HTTP speaks TLS. Read again when it changes."`
+	HTTPTLSKey      string `name:"http-tls-key" env:"HTTP_TLS_KEY" placeholder:"FILE" help:"Its key."`
+	RouterTLSCA     string `name:"router-tls-ca" env:"ROUTER_TLS_CA" placeholder:"FILE" help:"The routers speak TLS, with certificates of these CAs."`
+	RouterTLSCert   string `name:"router-tls-cert" env:"ROUTER_TLS_CERT" placeholder:"FILE" help:"The edge's certificate, for routers that want one."`
+	RouterTLSKey    string `name:"router-tls-key" env:"ROUTER_TLS_KEY" placeholder:"FILE" help:"Its key."`
+	RouterTLSName   string `name:"router-tls-name" env:"ROUTER_TLS_NAME" placeholder:"NAME" help:"The name in the routers' certificates. Default: the host in ROUTER_ADDR."`
+	RouterTokenFile string `env:"ROUTER_TOKEN_FILE" placeholder:"FILE" help:"The edge's own token, with a grant to subscribe to */*, for routers that require one and do not know its certificate. Read again when it changes."`
+
+	MaxConnections          int  `env:"MAX_CONNECTIONS" default:"20000" help:"Streams and other API requests that are open at once; 0 is no limit."`
+	MaxConnectionsPerClient *int `env:"MAX_CONNECTIONS_PER_CLIENT" placeholder:"N" help:"The same for one address, or IPv6 /64; 0 is no limit. Default: 100; without TRUSTED_PROXIES only for public addresses, as a private one may be a proxy's."`
 }
 
 // Check tells of every setting that is out of bounds, with its value.
@@ -33,10 +47,29 @@ func (c *Config) Check() error {
 			bad = append(bad, event.Violate("CORS_ORIGINS", o, "must be a scheme and a host, as https://app.example.com, with at most one * within the host"))
 		}
 	}
+	bad = append(bad, c.checkAccess()...)
 	if len(bad) > 0 {
 		return event.Refuse(bad...)
 	}
 	return nil
+}
+
+func (c *Config) checkAccess() []event.Violation {
+	var bad []event.Violation
+	check := func(ok bool, field string, value any, rule string) {
+		if !ok {
+			bad = append(bad, event.Violate(field, value, rule))
+		}
+	}
+	check((c.HTTPTLSCert == "") == (c.HTTPTLSKey == ""), "HTTP_TLS_CERT", c.HTTPTLSCert, "must be set together with HTTP_TLS_KEY")
+	check((c.RouterTLSCert == "") == (c.RouterTLSKey == ""), "ROUTER_TLS_CERT", c.RouterTLSCert, "must be set together with ROUTER_TLS_KEY")
+	check(c.RouterTLSCert == "" || c.RouterTLSCA != "", "ROUTER_TLS_CERT", c.RouterTLSCert, "needs ROUTER_TLS_CA")
+	check(c.RouterTLSName == "" || c.RouterTLSCA != "", "ROUTER_TLS_NAME", c.RouterTLSName, "needs ROUTER_TLS_CA")
+	check(c.MaxConnections >= 0, "MAX_CONNECTIONS", c.MaxConnections, "must be 0 or more")
+	if n := c.MaxConnectionsPerClient; n != nil {
+		check(*n >= 0, "MAX_CONNECTIONS_PER_CLIENT", *n, "must be 0 or more")
+	}
+	return bad
 }
 
 // validOrigin refuses what no browser sends as an origin, and "*" alone: with

@@ -21,13 +21,13 @@ func TestConfig_EnvironmentAndDefaults(t *testing.T) {
 		return c.Config
 	}
 	t.Setenv("ROUTER_ADDR", "dns:///router:9090")
-	same(t, "defaults", parse("false"), Config{HTTPAddr: ":8000", RouterAddr: "dns:///router:9090"})
-	same(t, "dev", parse("true"), Config{HTTPAddr: ":8000", RouterAddr: "dns:///router:9090", Console: true, HTTPPublish: true})
+	same(t, "defaults", parse("false"), Config{HTTPAddr: ":8000", RouterAddr: "dns:///router:9090", AuthCookie: "eventbus_token", MaxConnections: 20000})
+	same(t, "dev", parse("true"), Config{HTTPAddr: ":8000", RouterAddr: "dns:///router:9090", Console: true, HTTPPublish: true, AuthCookie: "eventbus_token", MaxConnections: 20000})
 	t.Setenv("CORS_ORIGINS", "https://a.example.com,http://localhost:3000")
 	t.Setenv("HTTP_PUBLISH", "true")
 	same(t, "set", parse("false", "--http-addr=:80", "--console"), Config{
 		HTTPAddr: ":80", RouterAddr: "dns:///router:9090", Console: true, HTTPPublish: true,
-		CORSOrigins: []string{"https://a.example.com", "http://localhost:3000"},
+		CORSOrigins: []string{"https://a.example.com", "http://localhost:3000"}, AuthCookie: "eventbus_token", MaxConnections: 20000,
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/event"
 )
 
@@ -93,6 +94,9 @@ func transient(err error) bool {
 func explainEnd(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errDraining) || errors.Is(err, errDraining) {
 		return status.Error(codes.Unavailable, "this edge is stopping; connect again")
+	}
+	if errors.Is(context.Cause(ctx), errExpired) {
+		return accessStatus(access.Expired())
 	}
 	return err
 }

@@ -103,7 +103,8 @@ func (m *marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 }
 
 // client is what the gateway calls: streams come from this edge, unary calls go
-// to a router.
+// to a router. Each method checks the browser's grants first: streams are shared,
+// so a router cannot.
 type client struct {
 	eventbusv1.EventBusServiceClient
 	topics  *topics
@@ -115,7 +116,11 @@ type client struct {
 func (c *client) Publish(ctx context.Context, in *eventbusv1.PublishRequest, opts ...grpc.CallOption) (*eventbusv1.PublishResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	in.IdempotencyKey = callOf(ctx).key
+	call := callOf(ctx)
+	in.IdempotencyKey = call.key
+	if err := call.identity.MayPublish(in.GetEvent().GetDomain(), in.GetEvent().GetJobId()); err != nil {
+		return nil, accessStatus(err)
+	}
 	out, err := c.EventBusServiceClient.Publish(ctx, in, opts...)
 	c.metrics.publishes.WithLabelValues(status.Code(err).String()).Inc()
 	return out, err
@@ -125,12 +130,18 @@ func (c *client) Publish(ctx context.Context, in *eventbusv1.PublishRequest, opt
 func (c *client) GetState(ctx context.Context, in *eventbusv1.GetStateRequest, opts ...grpc.CallOption) (*eventbusv1.GetStateResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if err := callOf(ctx).identity.MaySubscribe(in.GetDomain(), in.GetJobId()); err != nil {
+		return nil, accessStatus(err)
+	}
 	return c.EventBusServiceClient.GetState(ctx, in, opts...)
 }
 
 // Subscribe implements eventbusv1.EventBusServiceClient.
 func (c *client) Subscribe(ctx context.Context, in *eventbusv1.SubscribeRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[eventbusv1.SubscribeResponse], error) {
 	call := callOf(ctx)
+	if err := call.identity.MaySubscribe(in.GetDomain(), in.GetJobId()); err != nil {
+		return nil, accessStatus(err)
+	}
 	f, err := openJob(ctx, c.topics, in, call.cursor)
 	if err != nil {
 		return nil, explainEnd(ctx, err)
@@ -142,6 +153,9 @@ func (c *client) Subscribe(ctx context.Context, in *eventbusv1.SubscribeRequest,
 // Watch implements eventbusv1.EventBusServiceClient.
 func (c *client) Watch(ctx context.Context, in *eventbusv1.WatchRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[eventbusv1.WatchResponse], error) {
 	call := callOf(ctx)
+	if err := call.identity.MayWatch(in.GetDomain(), in.GetJobIds()); err != nil {
+		return nil, accessStatus(err)
+	}
 	f, err := openWatch(ctx, c.topics, in, call.cursor)
 	if err != nil {
 		return nil, explainEnd(ctx, err)

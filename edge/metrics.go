@@ -16,6 +16,9 @@ type metrics struct {
 	writeTimeouts prometheus.Counter
 	refused       *prometheus.CounterVec
 	publishes     *prometheus.CounterVec
+
+	connections, connectionsLimit prometheus.Gauge
+	overLimit                     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -24,6 +27,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	counters := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "eventbus", Subsystem: "edge", Name: name, Help: help}, []string{label})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge", Name: name, Help: help})
 	}
 	m := &metrics{
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge",
@@ -38,12 +44,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		writeTimeouts: counter("write_timeouts_total", "Streams cut because the browser did not read."),
 		refused:       counters("streams_refused_total", "Streams that were not opened, by gRPC code.", "code"),
 		publishes:     counters("http_publishes_total", "Events published by HTTP POST, by gRPC code.", "code"),
+
+		connections:      gauge("connections", "API requests that are open: streams, and those that are answered at once."),
+		connectionsLimit: gauge("connections_limit", "MAX_CONNECTIONS; 0 is no limit."),
+		overLimit:        counters("over_limit_total", "Requests sent away, by limit: edge (MAX_CONNECTIONS), client (MAX_CONNECTIONS_PER_CLIENT).", "limit"),
+	}
+	for _, limit := range []string{"edge", "client"} {
+		m.overLimit.WithLabelValues(limit)
 	}
 	for _, kind := range []string{kindJob, kindWatch} {
 		m.streams.WithLabelValues(kind)
 	}
 	for _, c := range []prometheus.Collector{m.streams, m.topics, m.reconnects, m.logReads, m.framesEncoded,
-		m.framesSent, m.gaps, m.writeTimeouts, m.refused, m.publishes} {
+		m.framesSent, m.gaps, m.writeTimeouts, m.refused, m.publishes,
+		m.connections, m.connectionsLimit, m.overLimit} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

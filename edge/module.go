@@ -14,7 +14,11 @@ func Module() fx.Option {
 
 // run ties an edge and its connection to the routers to the process's life.
 func run(life fx.Lifecycle, down fx.Shutdowner, cfg Config, opts Options) (*Server, error) {
-	router, err := Dial(cfg.RouterAddr)
+	how, err := RouterOptions(cfg, opts.RouterToken, opts.Log)
+	if err != nil {
+		return nil, err
+	}
+	router, err := Dial(cfg.RouterAddr, how...)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/access"
 )
 
 const (
@@ -104,6 +105,8 @@ func (o *outlet) end(ctx context.Context, err error) error {
 			return o.rest()
 		}
 		o.append(func(b []byte) []byte { return appendAway(b, awayMillis()) })
+	case errors.Is(context.Cause(ctx), errExpired):
+		o.append(func(b []byte) []byte { return appendError(b, o.sse, status.Convert(accessStatus(access.Expired()))) })
 	case errors.Is(err, io.EOF), ctx.Err() != nil:
 		return o.rest()
 	default:

@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/event"
 )
 
@@ -35,9 +36,13 @@ type call struct {
 	cursor cursor
 	// key is the header Idempotency-Key.
 	key string
+	// identity is who asks.
+	identity *access.Identity
 
 	out     *outlet
 	release func()
+	// leave lets the next one in; nil where the request was not let in.
+	leave func()
 }
 
 func (c *call) streams() bool { return c.kind != "" }
@@ -124,11 +129,20 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*call, error) {
 	// A deadline of the browser's choice would end streams; X-HTTP-Method-Override
 	// is switched off in the mux.
 	r.Header.Del("Grpc-Timeout")
+	if r.Method == http.MethodGet {
+		c.kind = rt.kind
+		c.sse = c.streams() && acceptsSSE(r.Header)
+	}
+	var err error
+	if c.leave, err = s.gate.enter(r); err != nil {
+		return c, err
+	}
+	if c.identity, err = s.authenticate(r); err != nil {
+		return c, err
+	}
 	if r.Method == http.MethodPost {
 		return c, s.admitPublish(w, r, rt, c)
 	}
-	c.kind = rt.kind
-	c.sse = c.streams() && acceptsSSE(r.Header)
 	if r.ContentLength != 0 {
 		return c, refuse(http.StatusBadRequest, codes.InvalidArgument, "a GET has no body")
 	}
@@ -244,7 +258,7 @@ func validQuery(q url.Values) bool {
 
 // admitPublish reads the body and the idempotency key.
 func (s *Server) admitPublish(w http.ResponseWriter, r *http.Request, rt route, c *call) error {
-	if !s.cfg.HTTPPublish {
+	if !s.cfg.HTTPPublish && !s.guard.Required() {
 		return refuse(http.StatusForbidden, codes.PermissionDenied, "publishing by HTTP is off; HTTP_PUBLISH=true switches it on")
 	}
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != contentJSON {

@@ -12,7 +12,8 @@
 //	pages.go for laggards; watchfeed.go for Watch) → outlet.go (one write)
 //	→ gateway.go (the generated HTTP API) → the browser
 //
-// A request's way: server.go → request.go (admit) → gateway.go → jobfeed.go.
+// A request's way: server.go → request.go (admit: limits.go, access.go) → gateway.go
+// (grants) → jobfeed.go.
 package edge
 
 import (
@@ -36,6 +37,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/access"
+	"github.com/eco2-team/eventbus/router/certs"
 )
 
 //go:embed openapi.json
@@ -52,6 +55,11 @@ type Options struct {
 	Console http.Handler
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	// Access checks browsers; nil lets everybody do everything. The caller closes it.
+	Access *access.Guard
+	// RouterToken is the edge's own towards its routers; empty where it is in
+	// ROUTER_TOKEN_FILE or there is none. Module uses it.
+	RouterToken string
 	// Failed is told when the server stops by itself. It may be nil.
 	Failed func(error)
 }
@@ -62,6 +70,8 @@ type Server struct {
 	opts    Options
 	router  *grpc.ClientConn
 	metrics *metrics
+	guard   *access.Guard
+	gate    *gate
 	topics  *topics
 	gateway *runtime.ServeMux
 	client  *client
@@ -91,6 +101,15 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 		cfg: cfg, opts: opts, router: router, metrics: m,
 		pace: pace{writeTimeout, writeRate}, readTimeout: readTimeout,
 	}
+	if s.guard = opts.Access; s.guard == nil {
+		if s.guard, err = access.New(access.Config{}, opts.Log); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.RouterTokenFile != "" && !s.guard.Required() {
+		return nil, errOpenEdge
+	}
+	s.gate = newGate(cfg, s.guard.Proxies(), m)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	api := eventbusv1.NewEventBusServiceClient(router)
 	s.topics = newTopics(api, opts.Heartbeat, m, opts.Log)
@@ -115,6 +134,14 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
+	if cfg.HTTPTLSCert != "" {
+		files, err := certs.Load(certs.Paths{Cert: cfg.HTTPTLSCert, Key: cfg.HTTPTLSKey}, opts.Log)
+		if err != nil {
+			return nil, fmt.Errorf("edge: %w", err)
+		}
+		s.http.Protocols.SetHTTP2(true)
+		s.http.TLSConfig = files.Server("h2", "http/1.1")
+	}
 	return s, nil
 }
 
@@ -168,6 +195,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache, no-transform")
 	h.Set("X-Accel-Buffering", "no")
 	c, err := s.admit(w, r)
+	if c.leave != nil {
+		defer c.leave()
+	}
 	if err != nil {
 		s.client.fail(w, c, err)
 		return
@@ -201,7 +231,11 @@ func (s *Server) Start(ctx context.Context) error {
 	s.addr = l.Addr()
 	s.serving.Store(true)
 	s.served.Go(func() {
-		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		serve := s.http.Serve
+		if s.http.TLSConfig != nil {
+			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+		}
+		if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.serving.Store(false)
 			s.opts.Log.Error("edge stopped serving", "error", err)
 			if s.opts.Failed != nil {

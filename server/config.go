@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/eco2-team/eventbus/router/certs"
 )
 
 // Config is what the gRPC server can be told. The tags are the reference of
@@ -11,14 +13,33 @@ import (
 // each process, so main owns it.)
 type Config struct {
 	GRPCAddr string `name:"grpc-addr" env:"GRPC_ADDR" default:":9090" help:"Where gRPC listens, host:port."`
+
+	TLSCert     string `name:"grpc-tls-cert" env:"GRPC_TLS_CERT" placeholder:"FILE" help:"Certificate in PEM: gRPC speaks TLS. Read again when it changes."`
+	TLSKey      string `name:"grpc-tls-key" env:"GRPC_TLS_KEY" placeholder:"FILE" help:"Its key."`
+	TLSClientCA string `name:"grpc-tls-client-ca" env:"GRPC_TLS_CLIENT_CA" placeholder:"FILE" help:"Clients must have a certificate of these CAs (mTLS)."`
+
+	ClientNames []string `name:"auth-client-names" env:"AUTH_CLIENT_NAMES" placeholder:"NAME,…" help:"DNS or URI names in client certificates that may read everything without a token: the edges'."`
+	PublishRate float64  `env:"PUBLISH_RATE" default:"0" help:"Events a second that one caller, by token or address, may publish; 0 is no limit."`
+	Reflection  bool     `env:"REFLECTION" default:"true" negatable:"" help:"Describe the API to tools such as grpcurl."`
+}
+
+func (c *Config) tls() certs.Paths {
+	return certs.Paths{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSClientCA}
 }
 
 // Check tells of every setting that is out of bounds, with its value.
 func (c *Config) Check() error {
 	var vs violations
 	vs.check(strings.Contains(c.GRPCAddr, ":"), "GRPC_ADDR", c.GRPCAddr, "must be host:port or :port")
+	vs.check((c.TLSCert == "") == (c.TLSKey == ""), "GRPC_TLS_CERT", c.TLSCert, "must be set together with GRPC_TLS_KEY")
+	vs.check(c.TLSClientCA == "" || c.TLSCert != "", "GRPC_TLS_CLIENT_CA", c.TLSClientCA, "needs GRPC_TLS_CERT")
+	vs.check(len(c.ClientNames) == 0 || c.TLSClientCA != "", "AUTH_CLIENT_NAMES", c.ClientNames, "needs GRPC_TLS_CLIENT_CA")
+	vs.check(c.PublishRate >= 0 && c.PublishRate <= maxPublishRate, "PUBLISH_RATE", c.PublishRate, "must be 0-1e6")
 	return vs.err()
 }
+
+// maxPublishRate is more than a bus carries.
+const maxPublishRate = 1e6
 
 // Common is what every process can be told.
 type Common struct {

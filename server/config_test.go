@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
 )
 
 type processFlags struct {
@@ -30,9 +31,9 @@ func TestConfig_DefaultsAreThoseOfTheReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := processFlags{Config{":9090"}, Common{15 * time.Second, 30 * time.Second, "info"}}
-	if f != want {
-		t.Errorf("got %+v; want %+v", f, want)
+	want := processFlags{Config{GRPCAddr: ":9090", Reflection: true}, Common{15 * time.Second, 30 * time.Second, "info"}}
+	if d := cmp.Diff(want, f); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -41,14 +42,17 @@ func TestConfig_EnvironmentAndFlagsAreNamedAlike(t *testing.T) {
 	t.Setenv("HEARTBEAT_INTERVAL", "2s")
 	t.Setenv("DRAIN_TIMEOUT", "3s")
 	t.Setenv("LOG_LEVEL", "warn")
-	want := processFlags{Config{"127.0.0.1:1"}, Common{2 * time.Second, 3 * time.Second, "warn"}}
-	if f, err := parse(t); err != nil || f != want {
-		t.Errorf("environment: got %+v, %v; want %+v", f, err, want)
+	t.Setenv("REFLECTION", "false")
+	t.Setenv("PUBLISH_RATE", "2.5")
+	want := processFlags{Config{GRPCAddr: "127.0.0.1:1", PublishRate: 2.5}, Common{2 * time.Second, 3 * time.Second, "warn"}}
+	f, err := parse(t)
+	if d := cmp.Diff(want, f); err != nil || d != "" {
+		t.Errorf("environment: %v %s", err, d)
 	}
-	want = processFlags{Config{":2"}, Common{4 * time.Second, 5 * time.Second, "error"}}
-	f, err := parse(t, "--grpc-addr=:2", "--heartbeat-interval=4s", "--drain-timeout=5s", "--log-level=error")
-	if err != nil || f != want {
-		t.Errorf("flags: got %+v, %v; want %+v", f, err, want)
+	want = processFlags{Config{GRPCAddr: ":2", PublishRate: 3, Reflection: true}, Common{4 * time.Second, 5 * time.Second, "error"}}
+	f, err = parse(t, "--grpc-addr=:2", "--reflection", "--publish-rate=3", "--heartbeat-interval=4s", "--drain-timeout=5s", "--log-level=error")
+	if d := cmp.Diff(want, f); err != nil || d != "" {
+		t.Errorf("flags: %v %s", err, d)
 	}
 }
 

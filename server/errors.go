@@ -100,6 +100,10 @@ func known(e *event.Error) error {
 		return withDetails(codes.ResourceExhausted, e.Text, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	case event.Unavailable:
 		return withDetails(codes.Unavailable, e.Text)
+	case event.Unauthenticated:
+		return withDetails(codes.Unauthenticated, e.Text)
+	case event.Denied:
+		return withDetails(codes.PermissionDenied, e.Text)
 	case event.Internal:
 	}
 	return status.Error(codes.Internal, internalText)

@@ -17,6 +17,7 @@ import (
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
+	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/redistest"
 )
 
@@ -35,6 +36,8 @@ type rig struct {
 type setup struct {
 	router router.Config
 	common Common
+	grpc   Config
+	access access.Config
 	level  slog.Level
 }
 
@@ -49,6 +52,7 @@ func newRig(t *testing.T, change ...func(*setup)) *rig {
 			HeadCheckInterval: time.Second, ProbeInterval: time.Second, MaxEventBytes: 262144, MaxLag: 5000,
 		},
 		common: Common{HeartbeatInterval: 10 * time.Second, DrainTimeout: 10 * time.Second},
+		grpc:   Config{GRPCAddr: "127.0.0.1:0", Reflection: true},
 		level:  slog.LevelInfo,
 	}
 	for _, c := range change {
@@ -70,7 +74,12 @@ func newRig(t *testing.T, change ...func(*setup)) *rig {
 			t.Errorf("stop the bus: %v", err)
 		}
 	})
-	if r.server, err = New(Config{GRPCAddr: "127.0.0.1:0"}, cfg.common, r.bus, log, r.reg); err != nil {
+	guard, err := access.New(cfg.access, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(guard.Close)
+	if r.server, err = New(cfg.grpc, cfg.common, r.bus, guard, log, r.reg); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.server.Start(t.Context()); err != nil {

@@ -11,16 +11,17 @@ import (
 )
 
 // interceptors are what every call passes, outermost first: metrics and the log
-// see the final status; a panic becomes an error before errors become statuses.
-func interceptors(log *slog.Logger, m *grpcprom.ServerMetrics, errs *errorMapper, d *drain) []grpc.ServerOption {
+// see the final status; a panic becomes an error before errors become statuses;
+// nothing of the service runs for a caller that may not call it.
+func interceptors(log *slog.Logger, m *grpcprom.ServerMetrics, errs *errorMapper, d *drain, a *authorizer) []grpc.ServerOption {
 	unary := []grpc.UnaryServerInterceptor{m.UnaryServerInterceptor()}
 	stream := []grpc.StreamServerInterceptor{m.StreamServerInterceptor()}
 	if log.Enabled(context.Background(), slog.LevelDebug) {
 		unary = append(unary, logging.UnaryServerInterceptor(logTo(log), logOptions()...))
 		stream = append(stream, logging.StreamServerInterceptor(logTo(log), logOptions()...))
 	}
-	unary = append(unary, errs.unary, recovery.UnaryServerInterceptor())
-	stream = append(stream, d.stream, errs.stream, recovery.StreamServerInterceptor())
+	unary = append(unary, errs.unary, a.unary, recovery.UnaryServerInterceptor())
+	stream = append(stream, d.stream, errs.stream, a.stream, recovery.StreamServerInterceptor())
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
 }
 

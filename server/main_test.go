@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/eco2-team/eventbus/router/access"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,6 +30,16 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("not within %s: %s", waitLong, what)
 		}
 	}
+}
+
+// openTo is a guard that lets everybody in.
+func openTo(t *testing.T) *access.Guard {
+	t.Helper()
+	g, err := access.New(access.Config{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 // logBuffer keeps what was logged.

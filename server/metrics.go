@@ -15,6 +15,8 @@ type metrics struct {
 	// sent counts events, gaps the gaps that were sent, by RPC.
 	sent *prometheus.CounterVec
 	gaps *prometheus.CounterVec
+	// refused counts calls that access or the publish rate refused, by reason.
+	refused *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -34,8 +36,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "eventbus_grpc_gaps_sent_total",
 			Help: "Gaps that subscribers were told of.",
 		}, []string{"rpc", "reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "eventbus_grpc_refused_total",
+			Help: "Calls refused and streams ended: unauthenticated (no good token), denied (no grant), rate (PUBLISH_RATE).",
+		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.grpc, m.open, m.sent, m.gaps} {
+	for _, reason := range []string{"unauthenticated", "denied", "rate"} {
+		m.refused.WithLabelValues(reason)
+	}
+	for _, c := range []prometheus.Collector{m.grpc, m.open, m.sent, m.gaps, m.refused} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // Module is the gRPC server of a process: it needs Config, Common, *router.Bus,
-// *slog.Logger and prometheus.Registerer, and provides *Server.
+// *access.Guard, *slog.Logger and prometheus.Registerer, and provides *Server.
 //
 // List it after the bus's module, so that the server starts after the bus and
 // stops before it, and give the application a stop timeout longer than
@@ -24,8 +24,12 @@ func Module() fx.Option {
 // *prometheus.Registry, Readiness and *slog.Logger, and provides *Admin.
 //
 // List it before the other modules, so that it starts first and stops last:
-// /readyz answers while they drain.
+// /readyz answers while they drain. An addr that is empty or "off" is no admin
+// server.
 func AdminModule(addr string) fx.Option {
+	if addr == "" || addr == "off" {
+		return fx.Options()
+	}
 	return fx.Module("admin",
 		fx.Provide(func(reg *prometheus.Registry, ready Readiness, log *slog.Logger) *Admin {
 			return NewAdmin(addr, reg, ready, log)

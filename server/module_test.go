@@ -10,6 +10,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/eco2-team/eventbus/router"
+	"github.com/eco2-team/eventbus/router/access"
 )
 
 func TestModule_StartsTheServerAndStopsItBeforeTheAdminServer(t *testing.T) {
@@ -20,7 +21,7 @@ func TestModule_StartsTheServerAndStopsItBeforeTheAdminServer(t *testing.T) {
 	app := fx.New(
 		AdminModule("127.0.0.1:0"),
 		Module(),
-		fx.Supply(Config{GRPCAddr: "127.0.0.1:0"}, Common{HeartbeatInterval: time.Second, DrainTimeout: time.Second}, r.bus, reg),
+		fx.Supply(Config{GRPCAddr: "127.0.0.1:0"}, Common{HeartbeatInterval: time.Second, DrainTimeout: time.Second}, r.bus, reg, openTo(t)),
 		fx.Provide(
 			func() *slog.Logger { return slog.New(slog.DiscardHandler) },
 			func() prometheus.Registerer { return reg },
@@ -56,7 +57,7 @@ func TestModule_IsComplete(t *testing.T) {
 		AdminModule(":0"), Module(),
 		fx.Supply(Config{}, Common{}),
 		fx.Provide(
-			func() *router.Bus { return nil }, prometheus.NewRegistry,
+			func() *router.Bus { return nil }, func() *access.Guard { return nil }, prometheus.NewRegistry,
 			func(r *prometheus.Registry) prometheus.Registerer { return r }, slog.Default,
 			func(s *Server) Readiness { return s.Ready },
 		),

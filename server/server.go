@@ -3,7 +3,7 @@
 // It owns the wire: checking requests (validate.go), converting events between
 // proto and router/event (convert.go, jsonvalue.go), the statuses of errors
 // (errors.go), streams and their heartbeats (stream.go), what every call passes
-// (interceptors.go), grpc.health.v1 (health.go), the drain (Server.Stop), and the
+// (interceptors.go), who may call and how often (access.go, rate.go), grpc.health.v1 (health.go), the drain (Server.Stop), and the
 // admin HTTP server that every process has (admin.go). It keeps no events and
 // knows no Redis.
 //
@@ -22,11 +22,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
+	"github.com/eco2-team/eventbus/router/access"
+	"github.com/eco2-team/eventbus/router/certs"
 )
 
 // Limits of connections.
@@ -64,17 +67,26 @@ type Server struct {
 }
 
 // New makes a server that will listen on cfg.GRPCAddr; an error is a metric that
-// reg refuses. The bus is started and stopped by the caller: it must outlive the
-// server.
-func New(cfg Config, common Common, bus *router.Bus, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+// reg refuses or a TLS file. The bus and the guard are the caller's: they must
+// outlive the server.
+func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
 	m, err := newMetrics(reg)
 	if err != nil {
 		return nil, fmt.Errorf("gRPC server: metrics: %w", err)
 	}
 	d := newDrain()
+	a := &authorizer{guard: guard, services: cfg.ClientNames, rates: newCallerRates(cfg.PublishRate), refused: m.refused}
+	options := append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), d, a)...)
+	if cfg.TLSCert != "" {
+		files, err := certs.Load(cfg.tls(), log)
+		if err != nil {
+			return nil, fmt.Errorf("gRPC server: %w", err)
+		}
+		options = append(options, grpc.Creds(credentials.NewTLS(files.Server("h2"))))
+	}
 	s := &Server{
 		addr: cfg.GRPCAddr, drainTimeout: common.DrainTimeout, log: log, drain: d, bus: bus,
-		grpc: grpc.NewServer(append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), d)...)...),
+		grpc: grpc.NewServer(options...),
 	}
 	eventbusv1.RegisterEventBusServiceServer(s.grpc, &service{
 		bus:   bus,
@@ -84,7 +96,9 @@ func New(cfg Config, common Common, bus *router.Bus, log *slog.Logger, reg prome
 		},
 	})
 	s.health = newHealthWatch(s.grpc, s.serving)
-	reflection.Register(s.grpc)
+	if cfg.Reflection {
+		reflection.Register(s.grpc)
+	}
 	m.grpc.InitializeMetrics(s.grpc)
 	return s, nil
 }

@@ -204,7 +204,7 @@ func TestServer_StopCutsWhoDoesNotReadAfterTheDrainTimeout(t *testing.T) {
 
 func TestServer_StopBeforeStartIsHarmless(t *testing.T) {
 	r := newRig(t)
-	s, err := New(Config{GRPCAddr: r.server.Addr()}, Common{HeartbeatInterval: time.Second, DrainTimeout: time.Second}, r.bus, slog.New(slog.DiscardHandler), newRegistry())
+	s, err := New(Config{GRPCAddr: r.server.Addr()}, Common{HeartbeatInterval: time.Second, DrainTimeout: time.Second}, r.bus, openTo(t), slog.New(slog.DiscardHandler), newRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestServer_StopBeforeStartIsHarmless(t *testing.T) {
 
 func TestServer_MetricsRegisteredTwiceAreAnError(t *testing.T) {
 	r := newRig(t)
-	if _, err := New(Config{}, Common{}, r.bus, slog.New(slog.DiscardHandler), r.reg); err == nil {
+	if _, err := New(Config{}, Common{}, r.bus, openTo(t), slog.New(slog.DiscardHandler), r.reg); err == nil {
 		t.Error("two servers share metrics")
 	}
 }
@@ -231,7 +231,8 @@ func TestServer_PanicIsInternalAndTheServerGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), newDrain())...)...)
+	a := &authorizer{guard: openTo(t), rates: newCallerRates(0), refused: m.refused}
+	s := grpc.NewServer(append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), newDrain(), a)...)...)
 	eventbusv1.RegisterEventBusServiceServer(s, panicking{})
 	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

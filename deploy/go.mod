@@ -7,6 +7,7 @@ go 1.26.0
 require (
 	github.com/compose-spec/compose-go/v2 v2.16.2
 	github.com/moby/buildkit v0.31.0
+	github.com/moby/patternmatcher v0.6.1
 	github.com/prometheus/prometheus v0.313.5
 	github.com/spotahome/redis-operator v1.2.4
 	k8s.io/api v0.36.1

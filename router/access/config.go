@@ -15,11 +15,11 @@ type Config struct {
 	Key      string `name:"auth-key" env:"AUTH_KEY" placeholder:"FILE" help:"File with the key that tokens are signed with: a public key or certificate in PEM, else a secret of at least 32 bytes. This or AUTH_JWKS_URL."`
 	JWKSURL  string `name:"auth-jwks-url" env:"AUTH_JWKS_URL" placeholder:"URL" help:"Where the issuer publishes its public keys; read again every 5 minutes, and for a key that is not known."`
 
-	Algorithms []string `name:"auth-algorithms" env:"AUTH_ALGORITHMS" placeholder:"ALG,…" help:"Signatures that are accepted: HS256, RS256, ES256, EdDSA. Default: the one of AUTH_KEY; RS256, ES256 and EdDSA with AUTH_JWKS_URL."`
+	Algorithms []string `name:"auth-algorithms" env:"AUTH_ALGORITHMS" placeholder:"ALG" help:"Signatures that are accepted: HS256, RS256, ES256, EdDSA. Default: the one of AUTH_KEY; RS256, ES256 and EdDSA with AUTH_JWKS_URL."`
 	Issuer     string   `name:"auth-issuer" env:"AUTH_ISSUER" placeholder:"NAME" help:"What the claim iss must be. Default: anything."`
 	Audience   string   `name:"auth-audience" env:"AUTH_AUDIENCE" placeholder:"NAME" help:"What the claim aud must hold. Default: anything."`
 
-	TrustedProxies []string `name:"trusted-proxies" env:"TRUSTED_PROXIES" placeholder:"CIDR,…" help:"Proxies whose X-Forwarded-For says which client a limit counts against. Default: none, the peer is the client."`
+	TrustedProxies []string `name:"trusted-proxies" env:"TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For says which client a limit counts against. Default: none, the peer is the client."`
 }
 
 // Algorithms of signatures, as tokens name them.

@@ -189,15 +189,18 @@ func (b *bridge) loadRange(ctx context.Context, job *jobBatch) error {
 		return err
 	}
 	job.prev, job.shown = event.ID{}, nil
-	if len(prev) > 0 {
-		job.prev = prev[0].id
-	}
 	for _, en := range list {
 		e, err := parseLogEntry(b.domain, job.jobID, en)
 		if err != nil {
 			return err
 		}
 		job.shown = append(job.shown, e)
+	}
+	switch {
+	case len(prev) > 0:
+		job.prev = prev[0].id
+	case len(job.shown) > 0 && job.shown[0].Seq != 1:
+		job.prev = job.shown[0].ID.Prev() // trimmed: not the log's start
 	}
 	return nil
 }

@@ -125,7 +125,8 @@ func boolText(b bool) string {
 // the job_id or the stage is bad.
 func parseShardEntry(domain string, en entry) (*event.Event, error) {
 	e := &event.Event{ID: en.id, Domain: domain, PublishMs: en.id.Ms}
-	_, bus := en.get("final")
+	mark, _ := en.get("final")
+	bus := mark == "0" || mark == "1"
 	e.JobID, _ = en.get("job_id")
 	e.Stage, _ = en.get("stage")
 	if !event.ValidJobID(e.JobID) {
@@ -184,7 +185,7 @@ func setField(e *event.Event, name, v string, bus bool) {
 	}
 	v = validText(v)
 	switch name {
-	case "job_id", "stage", "seq", "ts", "orig":
+	case "job_id", "stage", "seq", "ts":
 	case "status":
 		e.Status = v
 	case "message":
@@ -207,6 +208,10 @@ func setField(e *event.Event, name, v string, bus bool) {
 		}
 		e.Result = v
 	case "final":
+		if !bus {
+			setAttribute(e, name, v)
+			return
+		}
 		e.Final = v == "1"
 	case "attributes":
 		var m map[string]string

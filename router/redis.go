@@ -41,6 +41,9 @@ func connect(raw string, t tuning) (redis.UniversalClient, error) {
 	if !ok {
 		return nil, errors.New("must be redis://, rediss://, redis+sentinel:// or redis+cluster://")
 	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 && strings.Contains(rest[i:], "@") {
+		return nil, errUnescaped
+	}
 	base, topology, _ := strings.Cut(scheme, "+")
 	if base != "redis" && base != "rediss" {
 		return nil, fmt.Errorf("unknown scheme %q; must be redis://, rediss://, redis+sentinel:// or redis+cluster://", scheme)
@@ -85,7 +88,7 @@ func parseHosts(rest, port string) (hosts, error) {
 		if a == "" {
 			return h, errors.New("a host is empty")
 		}
-		if !strings.Contains(a, ":") {
+		if strings.LastIndexByte(a, ':') <= strings.LastIndexByte(a, ']') { // not the colons of an IPv6 address
 			a += ":" + port
 		}
 		h.addrs = append(h.addrs, a)
@@ -138,6 +141,9 @@ func connectCluster(base, rest string, t tuning) (redis.UniversalClient, error) 
 	if err != nil {
 		return nil, err
 	}
+	if h.path != "" {
+		return nil, errors.New("a Cluster has no databases: nothing may follow the hosts")
+	}
 	h.query["addr"] = h.addrs[1:]
 	u := url.URL{Scheme: base, User: h.user, Host: h.addrs[0], RawQuery: h.query.Encode()}
 	o, err := redis.ParseClusterURL(u.String())
@@ -165,10 +171,16 @@ func splitURLs(s string) []string {
 	return strings.Split(urlSeparator.ReplaceAllString(s, "\x00$1"), "\x00")
 }
 
-// redact keeps passwords out of error texts: url.Error repeats the URL.
+// errUnescaped stands for every error of reading a URL: their texts repeat parts of
+// it, and a password may be among them.
+var errUnescaped = errors.New("is not a valid URL: a port is no number, or / ? # % or @ in a user or password is not percent-encoded")
+
+// redact keeps passwords out of error texts.
 func redact(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
+	_, isURL := errors.AsType[*url.Error](err)
+	_, isEscape := errors.AsType[url.EscapeError](err)
+	if isURL || isEscape {
+		return errUnescaped
 	}
 	return err
 }

@@ -224,9 +224,7 @@ func TestRedis_TheLogOutlivesAKill(t *testing.T) {
 				s.do("replicaof", "no", "one")
 			}
 			const n = 200
-			for i := range n {
-				s.do("xadd", "scan:events:0", "*", "n", strconv.Itoa(i))
-			}
+			s.do("eval", "for i = 1, ARGV[1] do redis.call('xadd', KEYS[1], '*', 'n', i) end", "1", "scan:events:0", strconv.Itoa(n))
 			s.kill()
 			s.start()
 			if got := s.do("xlen", "scan:events:0"); got != strconv.Itoa(n) {

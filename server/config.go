@@ -18,7 +18,7 @@ type Config struct {
 	TLSKey      string `name:"grpc-tls-key" env:"GRPC_TLS_KEY" placeholder:"FILE" help:"Its key."`
 	TLSClientCA string `name:"grpc-tls-client-ca" env:"GRPC_TLS_CLIENT_CA" placeholder:"FILE" help:"Clients must have a certificate of these CAs (mTLS)."`
 
-	ClientNames []string `name:"auth-client-names" env:"AUTH_CLIENT_NAMES" placeholder:"NAME,…" help:"DNS or URI names in client certificates that may read everything without a token: the edges'."`
+	ClientNames []string `name:"auth-client-names" env:"AUTH_CLIENT_NAMES" placeholder:"NAME" help:"DNS or URI names in client certificates that may read everything without a token: the edges'."`
 	PublishRate float64  `env:"PUBLISH_RATE" default:"0" help:"Events a second that one caller, by token or address, may publish; 0 is no limit."`
 	Reflection  bool     `env:"REFLECTION" default:"true" negatable:"" help:"Describe the API to tools such as grpcurl."`
 }

@@ -66,3 +66,20 @@ func TestModule_IsComplete(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAdminModule_CanBeOff(t *testing.T) {
+	for _, addr := range []string{"off", ""} {
+		app := fx.New(AdminModule(addr), fx.NopLogger, fx.Invoke(func(p struct {
+			fx.In
+			Admin *Admin `optional:"true"`
+		},
+		) {
+			if p.Admin != nil {
+				t.Errorf("%q: there is an admin server", addr)
+			}
+		}))
+		if err := app.Err(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// setting is one of the documented ones.
+type setting struct {
+	name string
+	// value is the default; empty: none, or one that differs from process to
+	// process.
+	value string
+	where string
+}
+
+// documented reads the table of settings as the documentation has it. A row may
+// hold several, their defaults in the same order.
+func documented(t testing.TB) []setting {
+	t.Helper()
+	text, err := os.ReadFile("testdata/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile("`([^`]+)`")
+	var out []setting
+	for i, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		if i < 2 {
+			continue // the head
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		names := quoted.FindAllStringSubmatch(cells[0], -1)
+		values := quoted.FindAllStringSubmatch(cells[1], -1)
+		for j, n := range names {
+			s := setting{name: n[1], where: strings.TrimSpace(cells[2])}
+			switch s.name { // the row of addresses is that of both processes
+			case "GRPC_ADDR":
+				s.where = "router"
+			case "HTTP_ADDR":
+				s.where = "edge"
+			}
+			// Only where there is one value for each name is it plain which is whose.
+			if j < len(values) && !strings.ContainsAny(cells[1], "–;:") && !strings.Contains(cells[1], "none") {
+				s.value = values[j][1]
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func TestSettings_HelpDocumentsEachWithItsDefault(t *testing.T) {
+	t.Parallel()
+	all := documented(t)
+	if len(all) != 24 {
+		t.Fatalf("%d settings are documented: %v", len(all), all)
+	}
+	commands := map[string][]string{
+		"router": {"router", "both"}, "edge": {"edge", "both"},
+		"serve": {"router", "edge", "both"}, "dev": {"router", "edge", "both"},
+	}
+	for command, parts := range commands {
+		help := helpOf(t, command)
+		known := map[string]bool{}
+		for _, s := range all {
+			if !slices.Contains(parts, s.where) {
+				continue
+			}
+			known[s.name] = true
+			entry, ok := help[s.name]
+			flag := strings.ToLower(strings.ReplaceAll(s.name, "_", "-"))
+			switch {
+			case !ok:
+				t.Errorf("%s --help does not document %s", command, s.name)
+			case !regexp.MustCompile(`^--(\[no-\])?` + flag + `\b`).MatchString(entry):
+				t.Errorf("%s --help: %s is not the flag --%s: %s", command, s.name, flag, entry)
+			case s.value != "" && !regexp.MustCompile(`^--\S+="?`+regexp.QuoteMeta(s.value)+`[" ,]`).MatchString(entry):
+				t.Errorf("%s --help: the default of %s is not %s: %s", command, s.name, s.value, entry)
+			}
+		}
+		for name := range help {
+			if !known[name] {
+				t.Errorf("%s --help has %s, which the documentation does not", command, name)
+			}
+		}
+	}
+}
+
+// helpOf is what --help says of each setting, by its environment variable, in one
+// line.
+func helpOf(t testing.TB, command string) map[string]string {
+	t.Helper()
+	p := run(t, command+" --help", nil, command, "--help")
+	if code := p.exit(); code != 0 {
+		t.Fatalf("%s --help: exit code %d", command, code)
+	}
+	out := map[string]string{}
+	_, flags, _ := strings.Cut(p.log.String(), "Flags:")
+	for entry := range strings.SplitSeq(flags, "\n      --") {
+		entry = "--" + strings.Join(strings.Fields(entry), " ")
+		if m := regexp.MustCompile(`\(\$([A-Z_]+)\)\.$`).FindStringSubmatch(entry); m != nil {
+			out[m[1]] = entry
+		}
+	}
+	return out
+}
+
+// A bad setting ends the process at once, and says which it is, what it is and
+// what it may be.
+func TestSettings_BadOnesAreFatalAndNameValueAndBound(t *testing.T) {
+	t.Parallel()
+	good := map[string]settings{
+		"router": {"REDIS_STREAMS_URL": "redis://127.0.0.1:1/0"},
+		"edge":   {"ROUTER_ADDR": "127.0.0.1:1"},
+	}
+	for _, c := range []struct {
+		command, name, value string
+		says                 []string
+	}{
+		{"router", "REDIS_STREAMS_URL", "", []string{"must be set"}},
+		{"router", "REDIS_STREAMS_URL", "http://127.0.0.1", []string{`"http"`, "redis+sentinel://"}},
+		{"router", "REDIS_PUBSUB_URL", "redis+cluster://127.0.0.1:1", []string{"standalone or Sentinel"}},
+		{"router", "DOMAINS", "scan,Chat", []string{`"Chat"`, "[a-z][a-z0-9-]{0,31}"}},
+		{"router", "SHARD_COUNT", "0", []string{"0", "1-1024"}},
+		{"router", "SHARD_COUNT", "four", []string{`"four"`}},
+		{"router", "CONSUMER_GROUP", "", []string{"must be set"}},
+		{"router", "RETENTION", "10ms", []string{"10ms", "1s"}},
+		{"router", "IDEMPOTENCY_WINDOW", "30m", []string{"30m", "longer than RETENTION"}},
+		{"router", "LEASE_TTL", "1ms", []string{"1ms", "500ms"}},
+		{"router", "HEAD_CHECK_INTERVAL", "1ms", []string{"1ms", "100ms"}},
+		{"router", "PROBE_INTERVAL", "-5s", []string{"-5s", "100ms"}},
+		{"router", "PUBLISH_MIN_REPLICAS", "-1", []string{"-1", "0-16"}},
+		{"router", "MAX_EVENT_BYTES", "5000000", []string{"5000000", "4194304"}},
+		{"router", "MAX_LAG", "10000", []string{"10000", "1-9999"}},
+		{"router", "GRPC_ADDR", "nowhere", []string{`"nowhere"`, "host:port"}},
+		{"edge", "ROUTER_ADDR", "", []string{"must be set"}},
+		{"edge", "CORS_ORIGINS", "https://good.example,*", []string{`"*"`, "https://app.example.com"}},
+		{"edge", "CONSOLE", "perhaps", []string{`"perhaps"`, "true"}},
+		{"edge", "HEARTBEAT_INTERVAL", "1h", []string{"1h", "10m"}},
+		{"edge", "DRAIN_TIMEOUT", "24h", []string{"24h", "10m"}},
+		{"edge", "LOG_LEVEL", "loud", []string{`"loud"`, "debug"}},
+	} {
+		t.Run(c.command+" "+c.name+"="+c.value, func(t *testing.T) {
+			t.Parallel()
+			env := maps.Clone(good[c.command])
+			env["ADMIN_ADDR"] = "127.0.0.1:0"
+			env[c.name] = c.value
+			p := run(t, c.command, env, c.command)
+			code, said := p.exit(), p.log.String()
+			if code == 0 {
+				t.Errorf("exit code 0")
+			}
+			flag := "--" + strings.ToLower(strings.ReplaceAll(c.name, "_", "-"))
+			if !strings.Contains(said, c.name) && !strings.Contains(said, flag) {
+				t.Errorf("it does not name %s: %s", c.name, said)
+			}
+			for _, s := range c.says {
+				if !strings.Contains(said, s) {
+					t.Errorf("it does not say %s: %s", s, said)
+				}
+			}
+		})
+	}
+	t.Run("an unknown flag", func(t *testing.T) {
+		t.Parallel()
+		p := run(t, "edge", nil, "edge", "--router-adress=127.0.0.1:1")
+		if code := p.exit(); code == 0 || !strings.Contains(p.log.String(), "router-adress") {
+			t.Errorf("exit code %d: %s", code, p.log.String())
+		}
+	})
+}

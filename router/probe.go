@@ -77,10 +77,11 @@ func (p *probe) watch(ctx context.Context, i int) {
 	}
 }
 
-// once publishes a message until it comes back, for one interval at most. A
-// connection that was made a moment ago may miss the first ones.
+// once publishes a message until it comes back, for most of an interval: with the
+// wait before it, what does not deliver is found within two. A connection that was
+// made a moment ago may miss the first ones.
 func (p *probe) once(ctx context.Context, i int, channel, payload string, echo <-chan string) (trouble string) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.ProbeInterval)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ProbeInterval*3/5)
 	defer cancel()
 	began := time.Now()
 	again := time.NewTicker(p.cfg.ProbeInterval / 5)

@@ -67,23 +67,31 @@ func chaosOn(t *testing.T, name string, pattern *regexp.Regexp, all *table) {
 	for _, k := range here {
 		t.Run(k.name, func(t *testing.T) { all.add(name, k.name, round(t, w, rnd, k)) })
 	}
-	if !*full || len(here) < 2 {
-		return
-	}
 	for range combinations {
-		a, b := pair(here, rnd)
+		a, b, ok := pair(here, rnd)
+		if !*full || !ok {
+			return
+		}
 		t.Run(a.name+" + "+b.name, func(t *testing.T) { all.add(name, "two at a time", round(t, w, rnd, a, b)) })
 	}
 }
 
-// pair picks two faults that hit different things. Neither deletes the logs.
-func pair(from []kind, rnd *rand.Rand) (a, b kind) {
-	for {
-		a, b = from[rnd.IntN(len(from))], from[rnd.IntN(len(from))]
-		if a.target != b.target && !a.wipes && !b.wipes {
-			return a, b
+// pair picks two faults that hit different things. Neither deletes the logs. It is
+// false where there are none.
+func pair(from []kind, rnd *rand.Rand) (a, b kind, ok bool) {
+	var pairs [][2]kind
+	for _, a := range from {
+		for _, b := range from {
+			if a.target != b.target && !a.wipes && !b.wipes {
+				pairs = append(pairs, [2]kind{a, b})
+			}
 		}
 	}
+	if len(pairs) == 0 {
+		return a, b, false
+	}
+	p := pairs[rnd.IntN(len(pairs))]
+	return p[0], p[1], true
 }
 
 // round is load, a fault or several, and the judgement.
@@ -98,7 +106,9 @@ func round(t *testing.T, w *world, rnd *rand.Rand, ks ...kind) result {
 	}
 	// Of a job that was over before the logs were deleted nobody can tell.
 	l.short = !wipes
-	r.start(l)
+	if r.start(l); t.Failed() {
+		t.FailNow()
+	}
 	r.since.Store(time.Now().UnixNano())
 	var faults []fault
 	for _, k := range ks {

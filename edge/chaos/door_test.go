@@ -55,13 +55,3 @@ func (d *door) poison(kind string, to direction, attributes map[string]int) {
 
 // heal makes both directions good again. Connections that lost bytes are closed.
 func (d *door) heal() { d.proxy.Toxics.ResetToxics(context.Background()) }
-
-// shut refuses connections and cuts those that are open, until open.
-func (d *door) shut() { d.proxy.Stop() }
-
-func (d *door) open() {
-	d.t.Helper()
-	if err := d.proxy.Start(); err != nil {
-		d.t.Errorf("proxy %s: %v", d.proxy.Listen, err)
-	}
-}

@@ -20,6 +20,8 @@ type store struct {
 	cluster  *redistest.Cluster
 	// door is in front of a single server: nothing else has one address.
 	door *door
+	// relay, where there is one, is the address instead.
+	relay *relay
 }
 
 // newSingle starts one server behind a door.
@@ -35,6 +37,9 @@ func (s *store) url() string {
 		return s.sentinel.URL()
 	case s.cluster != nil:
 		return s.cluster.URL()
+	}
+	if s.relay != nil {
+		return "redis://" + s.relay.addr + "/0"
 	}
 	return "redis://" + s.door.proxy.Listen + "/0"
 }

@@ -74,7 +74,9 @@ func newWorld(t testing.TB, top *topology, routers, edges int, change ...setting
 		w.https = append(w.https, addr)
 		w.edges = append(w.edges, newNode(t, "edge-"+strconv.Itoa(i), e, "edge"))
 	}
-	w.start(append(w.routers, w.edges...)...)
+	if w.start(append(w.routers, w.edges...)...); t.Failed() {
+		t.FailNow()
+	}
 	conn, err := edge.Dial(target)
 	if err != nil {
 		t.Fatal(err)

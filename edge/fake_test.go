@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -45,6 +47,8 @@ type fakeRouter struct {
 	changed chan struct{}
 	// fault is asked before each call of the method.
 	fault func(method string) error
+	// refuseCaller is asked before each call, with its authorization.
+	refuseCaller func(method, authorization string) error
 	// silent: streams say nothing at all.
 	silent bool
 	// watch is what a Watch stream sends, in order, before heartbeats; a nil ends it.
@@ -75,7 +79,7 @@ func (f *fakeRouter) start() {
 		}
 	}
 	f.addr = l.Addr().String()
-	s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
+	s := grpc.NewServer(grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	eventbusv1.RegisterEventBusServiceServer(s, f)
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	served := make(chan struct{})
@@ -86,6 +90,31 @@ func (f *fakeRouter) start() {
 	f.mu.Lock()
 	f.server, f.served = s, served
 	f.mu.Unlock()
+}
+
+func (f *fakeRouter) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	if err := f.judge(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return h(ctx, r)
+}
+
+func (f *fakeRouter) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	if err := f.judge(s.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return h(srv, s)
+}
+
+func (f *fakeRouter) judge(ctx context.Context, method string) error {
+	f.mu.Lock()
+	refuse := f.refuseCaller
+	f.mu.Unlock()
+	service, rpc, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	if refuse == nil || service != eventbusv1.EventBusService_ServiceDesc.ServiceName {
+		return nil
+	}
+	return refuse(rpc, strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ", "))
 }
 
 // stop cuts all connections.

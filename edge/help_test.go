@@ -51,7 +51,11 @@ func newEdge(tb testing.TB, f *fakeRouter, settings ...setting) *testEdge {
 	if err := cfg.Check(); err != nil {
 		tb.Fatal(err)
 	}
-	conn, err := Dial(cfg.RouterAddr)
+	how, err := RouterOptions(cfg, opts.RouterToken, opts.Log)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	conn, err := Dial(cfg.RouterAddr, how...)
 	if err != nil {
 		tb.Fatal(err)
 	}

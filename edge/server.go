@@ -216,6 +216,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	s.open.Add(1)
 	defer s.open.Add(-1)
 	defer context.AfterFunc(s.draining, func() { s.endStream(ctx, cancel) })()
+	defer expire(c.identity, cancel)()
 	out := newStreamWriter(w, r, s.pace, s.metrics)
 	c.out = newOutlet(c.sse, out, s.client)
 	defer c.end()

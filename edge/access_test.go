@@ -117,7 +117,7 @@ func TestAccess_GrantsOpenEveryRoute(t *testing.T) {
 	token := mint(t, hour(), grants{[]string{"scan/granted"}, []string{"scan/granted"}})
 	f.set(func() { f.watch = []*eventbusv1.WatchResponse{nil} })
 	for name, r := range routes("granted") {
-		body := map[string]string{http.MethodPost: `{"stage":"s"}`}[r.method]
+		body := map[string]string{http.MethodPost: `{"stage":"s","final":true}`}[r.method] // so that the streams end
 		if a := e.ask(r.method, r.path, body, bearer(token), header{"Content-Type", "application/json"}, acceptSSE()); a.status != http.StatusOK {
 			t.Errorf("%s by header: %d %s", name, a.status, a.body)
 		}

@@ -43,6 +43,16 @@ build: ## Build .bin/eventbus
 test: deps ## Run all tests with the race detector
 	go test -race -timeout 9m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
 
+# A module of its own, because its dependencies (kustomize, Kubernetes) are not the product's.
+.PHONY: testdeploy
+testdeploy: ## Run the tests of deploy/: manifests, image, rules, Terraform
+	cd deploy && go test -timeout 15m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
+
+CHAOS_SEED ?= $(shell date +%s)
+.PHONY: chaos
+chaos: deps ## Run the whole fault suite on all topologies, about 10 minutes (CHAOS_SEED)
+	go test -race -count=1 -v ./edge/chaos -run TestChaos -timeout 20m -chaos.full -chaos.topology=all -chaos.seed=$(CHAOS_SEED)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
 	@found=0; \

@@ -196,8 +196,7 @@ func (b *bridge) claim(ctx context.Context) (entries []entry, gone int, err erro
 	if time.Since(b.cleaned) >= cleanInterval {
 		clean, b.cleaned = "1", time.Now()
 	}
-	reply, err := b.scripts.claim.Run(ctx, b.streams, []string{leaseKey(b.key), b.key},
-		b.token, b.cfg.ConsumerGroup, b.cfg.PodName, b.size, clean).Slice()
+	reply, err := b.runClaim(ctx, b.token, b.cfg.ConsumerGroup, b.cfg.PodName, b.size, clean)
 	if err != nil && strings.Contains(err.Error(), "NOGROUP") { // miniredis has a text before it
 		return nil, 0, b.createGroup(ctx)
 	}
@@ -219,6 +218,40 @@ func (b *bridge) claim(ctx context.Context) (entries []entry, gone int, err erro
 	}
 	ids, _ := reply[2].([]any)
 	return entries, len(ids), nil
+}
+
+// runClaim runs the script. With MinReplicas it gives the replicas the time to get
+// what was claimed: an entry that only a dying master has is published anew at its
+// successor, and must not be projected there as well. Where replicas are missing
+// it goes on after waitTimeout, because readers are not to wait for them.
+func (b *bridge) runClaim(ctx context.Context, args ...any) ([]any, error) {
+	keys := []string{leaseKey(b.key), b.key}
+	if b.cfg.MinReplicas == 0 {
+		return b.scripts.claim.Run(ctx, b.streams, keys, args...).Slice()
+	}
+	node, err := nodeOf(ctx, b.streams, b.key)
+	if err != nil {
+		return nil, err
+	}
+	run := func(eval func(pipe redis.Pipeliner) *redis.Cmd) ([]any, error) {
+		pipe := node.Pipeline()
+		script := eval(pipe)
+		wait := pipe.Do(ctx, "WAIT", b.cfg.MinReplicas, waitTimeout.Milliseconds())
+		_, _ = pipe.Exec(ctx) // each command has its own error
+		reply, err := script.Slice()
+		if err != nil {
+			return nil, err
+		}
+		return reply, wait.Err() // the connection broke: it may have been a failover
+	}
+	reply, err := run(func(pipe redis.Pipeliner) *redis.Cmd { return b.scripts.claim.EvalSha(ctx, pipe, keys, args...) })
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		reply, err = run(func(pipe redis.Pipeliner) *redis.Cmd { return b.scripts.claim.Eval(ctx, pipe, keys, args...) })
+	}
+	if cluster, ok := b.streams.(*redis.ClusterClient); ok && err != nil {
+		cluster.ReloadState(ctx) // as in appendDurably
+	}
+	return reply, err
 }
 
 // createGroup makes the group anew, so far back that nothing acknowledged is

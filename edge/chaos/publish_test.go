@@ -142,8 +142,8 @@ func (a *answers) report() (string, []string) {
 	return fmt.Sprint(a.counts), a.wrong
 }
 
-// padTo makes events of a size, so that batches and memory limits mean something.
-var padOnce = sync.OnceValue(func() string {
+// padding makes events of different sizes.
+var padding = sync.OnceValue(func() string {
 	b := make([]byte, 4096)
 	for i := range b {
 		b[i] = byte('a' + i%26)

@@ -53,7 +53,7 @@ type result struct {
 
 func newRun(t *testing.T, w *world) *run {
 	r := &run{
-		world: w, t: t, answers: newAnswers(), padding: padOnce(),
+		world: w, t: t, answers: newAnswers(), padding: padding(),
 		finish: make(chan struct{}), stopShort: make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancel(t.Context())

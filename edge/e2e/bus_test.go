@@ -108,7 +108,7 @@ func get(t testing.TB, addr, path string) (int, string) {
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, err.Error()
@@ -155,6 +155,7 @@ func newBusOn(t testing.TB, change ...settings) *bus {
 // in is the bus for a subtest: what fails, fails that, and its connections end with
 // it.
 func (b *bus) in(t testing.TB) *bus {
+	t.Helper()
 	sub := *b
 	sub.t, sub.calls.t = t, t
 	return &sub

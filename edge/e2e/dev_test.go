@@ -36,7 +36,7 @@ func TestDev_OneCommandShowsAJobMoving(t *testing.T) {
 		return strings.Contains(greeting, "grpcurl -plaintext "+b.grpc+" list")
 	})
 	m := regexp.MustCompile(`console +(http://\S+)`).FindStringSubmatch(greeting)
-	if m == nil || m[1] != b.url("/") {
+	if len(m) != 2 || m[1] != b.url("/") {
 		t.Fatalf("no console at %s in:\n%s", b.url("/"), greeting)
 	}
 	if a := b.ask(http.MethodGet, "/", ""); a.status != http.StatusOK || !strings.Contains(a.body, `src="app.js"`) {
@@ -61,6 +61,7 @@ func demoJob(t *testing.T, b *bus, domain string) string {
 }
 
 func testDemoScan(t *testing.T, b *bus) {
+	t.Helper()
 	all := b.open(events("scan", demoJob(t, b, "scan"))).rest()
 	dense(t, 1, all)
 	var stages []string
@@ -85,6 +86,7 @@ func testDemoScan(t *testing.T, b *bus) {
 }
 
 func testDemoChat(t *testing.T, b *bus) {
+	t.Helper()
 	all := b.open(events("chat", demoJob(t, b, "chat"))).rest()
 	dense(t, 1, all)
 	var text strings.Builder
@@ -104,6 +106,7 @@ func testDemoChat(t *testing.T, b *bus) {
 // testReflection does what grpcurl does: it learns the API from the server alone,
 // and calls every RPC with JSON.
 func testReflection(t *testing.T, b *bus) {
+	t.Helper()
 	const service = "eventbus.v1.EventBusService"
 	r := newReflection(t, b.calls)
 	services := r.services()

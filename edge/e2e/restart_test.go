@@ -32,7 +32,7 @@ func TestRestart_ThousandBrowsersStayWhileTheOnlyRouterIsKilled(t *testing.T) {
 	}
 	var readers errgroup.Group
 	for i, s := range streams {
-		defer s.close()
+		t.Cleanup(s.close)
 		readers.Go(func() error {
 			all, err := s.readAll() // fails where the connection is cut
 			if err != nil {

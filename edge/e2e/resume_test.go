@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -23,7 +24,7 @@ func TestSeedH11_CuttingAtEveryTokenLosesNothingAndRepeatsNothing(t *testing.T) 
 	t.Run("while the tokens come", func(t *testing.T) {
 		b := b.in(t)
 		published := make(chan error, 1)
-		go func() { published <- publishEach(t, b.calls, "chat", "live", recordedTokens) }()
+		go func() { published <- publishEach(t.Context(), b.calls, "live", recordedTokens) }()
 		var got []step
 		for len(got) == 0 || !got[len(got)-1].Final {
 			var at []header
@@ -56,13 +57,13 @@ func TestSeedH11_CuttingAtEveryTokenLosesNothingAndRepeatsNothing(t *testing.T) 
 }
 
 // publishEach publishes tokens one by one as a model does, then the final event.
-func publishEach(t testing.TB, c rpc, domain, job string, n int) error {
+func publishEach(ctx context.Context, c rpc, job string, n int) error {
 	for i := range n + 1 {
-		e := done(domain, job)
+		e := done("chat", job)
 		if i < n {
-			e = token(domain, job, i)
+			e = token("chat", job, i)
 		}
-		if _, err := c.Publish(testContext(t), &eventbusv1.PublishRequest{Event: e, IdempotencyKey: fmt.Sprint(i)}); err != nil {
+		if _, err := c.Publish(ctx, &eventbusv1.PublishRequest{Event: e, IdempotencyKey: fmt.Sprint(i)}); err != nil {
 			return fmt.Errorf("publish %d: %w", i, err)
 		}
 	}
@@ -94,6 +95,7 @@ func TestReplay_FirstMessagesCursorResumesWithoutLoss(t *testing.T) {
 }
 
 func testFirstCursor(t *testing.T, b *bus, replay eventbusv1.Replay) {
+	t.Helper()
 	job := replay.String()
 	b.calls.publish(&eventbusv1.Event{Domain: "scan", JobId: job, Stage: "queued", Status: "started"})
 	b.calls.tokens("scan", job, 3)

@@ -184,36 +184,38 @@ func TestSeed_RecordedJobsReachSSEAndGRPCOnceInOrder(t *testing.T) {
 	if err := workers.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	for i, j := range jobs {
-		want := written[i]
-		if len(want) != len(j.want) {
-			t.Fatalf("redis-cli wrote %d entries of %d: %q", len(want), len(j.want), want)
-		}
-		check := func(w watcher) {
-			t.Helper()
-			r := <-w.got
-			if r.err != nil {
-				t.Errorf("%s: %v", w.name, r.err)
-			}
-			if diff := cmp.Diff(want, r.ids); diff != "" {
-				t.Errorf("%s: ids (-written +got):\n%s", w.name, diff)
-			}
-			if diff := cmp.Diff(j.want, r.events); diff != "" {
-				t.Errorf("%s: events (-want +got):\n%s", w.name, diff)
-			}
-		}
-		for _, w := range watchers[i] {
-			check(w)
-		}
+	for i, j := range jobs { // once more, when all is over
 		for _, path := range paths[i] {
-			check(watcher{"late " + path, bySSE(b, path)})
+			watchers[i] = append(watchers[i], watcher{"late " + path, bySSE(b, path)})
 		}
-		check(watcher{"late gRPC " + j.domain, byGRPC(b, j.domain, j.job)})
+		watchers[i] = append(watchers[i], watcher{"late gRPC " + j.domain, byGRPC(b, j.domain, j.job)})
+	}
+	for i, j := range jobs {
+		for _, w := range watchers[i] {
+			wantRecorded(t, w.name, <-w.got, j, written[i])
+		}
 		state := object(t, []byte(b.ask(http.MethodGet, "/api/v1/"+j.domain+"/"+j.job+"/state", "").body))
 		delete(state, "id")
 		delete(state, "publish_time")
 		if diff := cmp.Diff(j.want[len(j.want)-1], state); diff != "" {
 			t.Errorf("state of %s (-want +got):\n%s", j.domain, diff)
 		}
+	}
+}
+
+// wantRecorded checks what one subscriber got of a job with those ids.
+func wantRecorded(t *testing.T, name string, r received, j recording, ids []string) {
+	t.Helper()
+	if len(ids) != len(j.want) {
+		t.Fatalf("redis-cli wrote %d entries of %d: %q", len(ids), len(j.want), ids)
+	}
+	if r.err != nil {
+		t.Errorf("%s: %v", name, r.err)
+	}
+	if diff := cmp.Diff(ids, r.ids); diff != "" {
+		t.Errorf("%s: ids (-written +got):\n%s", name, diff)
+	}
+	if diff := cmp.Diff(j.want, r.events); diff != "" {
+		t.Errorf("%s: events (-want +got):\n%s", name, diff)
 	}
 }

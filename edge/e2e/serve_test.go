@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,9 +23,7 @@ func newServe(t *testing.T) *bus {
 	streams := redistest.New(t)
 	b := &bus{t: t, streams: streams, grpc: address(t), http: address(t)}
 	env := quick()
-	for k, v := range (settings{"REDIS_STREAMS_URL": streams.URL(), "GRPC_ADDR": b.grpc, "HTTP_ADDR": b.http, "HTTP_PUBLISH": "true"}) {
-		env[k] = v
-	}
+	maps.Copy(env, settings{"REDIS_STREAMS_URL": streams.URL(), "GRPC_ADDR": b.grpc, "HTTP_ADDR": b.http, "HTTP_PUBLISH": "true"})
 	b.router = newNode(t, env, "serve")
 	b.edge = b.router
 	b.calls = newRPC(t, b.grpc)

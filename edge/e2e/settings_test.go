@@ -160,8 +160,8 @@ func TestSettings_BadOnesAreFatalAndNameValueAndBound(t *testing.T) {
 	}
 	t.Run("an unknown flag", func(t *testing.T) {
 		t.Parallel()
-		p := run(t, "edge", nil, "edge", "--router-adress=127.0.0.1:1")
-		if code := p.exit(); code == 0 || !strings.Contains(p.log.String(), "router-adress") {
+		p := run(t, "edge", nil, "edge", "--no-such-flag=127.0.0.1:1")
+		if code := p.exit(); code == 0 || !strings.Contains(p.log.String(), "no-such-flag") {
 			t.Errorf("exit code %d: %s", code, p.log.String())
 		}
 	})

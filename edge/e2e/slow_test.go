@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,13 +25,14 @@ func TestSlowClient_HalfARequestIsCutOffWhileOthersGoOn(t *testing.T) {
 	const header, body = 5 * time.Second, 10 * time.Second // what the edge allows
 	const late = 8 * time.Second                           // of a busy machine
 	b := newBus(t)
+	ctx := testContext(t)
 	var slow errgroup.Group
 	for range each {
 		slow.Go(func() error {
-			return drip(t, b.http, "GET "+events("scan", "j")+" HTTP/1.1\r\nHost: x\r\nX-Slow: ", header+late)
+			return drip(ctx, b.http, "GET "+events("scan", "j")+" HTTP/1.1\r\nHost: x\r\nX-Slow: ", header+late)
 		})
 		slow.Go(func() error {
-			return drip(t, b.http, "POST "+events("scan", "j")+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", body+late)
+			return drip(ctx, b.http, "POST "+events("scan", "j")+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", body+late)
 		})
 	}
 	over := make(chan error, 1)
@@ -63,17 +65,17 @@ func TestSlowClient_HalfARequestIsCutOffWhileOthersGoOn(t *testing.T) {
 
 // drip sends a request's beginning, and then a byte at a time, until the server
 // ends the connection. That must be within limit.
-func drip(t testing.TB, addr, begin string, limit time.Duration) error {
-	conn, err := new(net.Dialer).DialContext(testContext(t), "tcp", addr)
+func drip(ctx context.Context, addr, begin string, limit time.Duration) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	started := time.Now()
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() {
-		_, err := io.Copy(io.Discard, conn) // an answer may come before the end
-		ended <- err
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, conn) // an answer may come before the end, which is FIN or RST
 	}()
 	if _, err := io.WriteString(conn, begin); err != nil {
 		return err
@@ -84,7 +86,7 @@ func drip(t testing.TB, addr, begin string, limit time.Duration) error {
 	defer deadline.Stop()
 	for {
 		select {
-		case <-ended: // by FIN or RST
+		case <-ended:
 			return nil
 		case <-deadline.C:
 			return fmt.Errorf("still connected %v after %.20q", time.Since(started), begin)
@@ -193,7 +195,7 @@ func TestSlowClient_EndlessBodyIsRefusedBeforeItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	s := &stream{t: t, conn: conn}
 	_, err = io.WriteString(conn, "POST "+events("scan", "j")+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 64<<10, strings.Repeat("x", 64<<10))

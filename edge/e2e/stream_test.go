@@ -44,9 +44,9 @@ type step struct {
 type stream struct {
 	t      testing.TB
 	conn   net.Conn
-	resp   *http.Response
-	body   *bufio.Reader
 	status int
+	header http.Header
+	body   *bufio.Reader
 }
 
 // header is a line of a request's header.
@@ -79,11 +79,11 @@ func (s *stream) request(addr, path string, headers []header) error {
 		return err
 	}
 	in := bufio.NewReaderSize(s.conn, 2<<10)
-	var err error
-	if s.resp, err = http.ReadResponse(in, nil); err != nil {
+	resp, err := http.ReadResponse(in, nil) //nolint:bodyclose // the connection is closed
+	if err != nil {
 		return err
 	}
-	s.status, s.body = s.resp.StatusCode, bufio.NewReaderSize(s.resp.Body, 2<<10)
+	s.status, s.header, s.body = resp.StatusCode, resp.Header, bufio.NewReaderSize(resp.Body, 2<<10)
 	return nil
 }
 
@@ -95,7 +95,7 @@ func (b *bus) open(path string, headers ...header) *stream {
 		b.t.Fatalf("open %s: %v", path, err)
 	}
 	b.t.Cleanup(s.close)
-	if got := s.resp.Header.Get("Content-Type"); s.status != http.StatusOK || got != "text/event-stream" {
+	if got := s.header.Get("Content-Type"); s.status != http.StatusOK || got != "text/event-stream" {
 		b.t.Fatalf("open %s: %d %s", path, s.status, got)
 	}
 	return s
@@ -113,14 +113,14 @@ func (s *stream) patient() {
 // incomplete frame is none, as in a browser.
 func (s *stream) next() (frame, error) {
 	var f frame
-	for any := false; ; any = true {
+	for more := false; ; more = true {
 		line, err := s.body.ReadString('\n')
 		if err != nil {
 			return frame{}, err
 		}
 		line = strings.TrimSuffix(line, "\n")
 		if line == "" {
-			if any {
+			if more {
 				return f, nil
 			}
 			continue
@@ -276,7 +276,7 @@ func (b *bus) ask(method, path, body string, headers ...header) answer {
 	if err != nil {
 		b.t.Fatalf("%s %s: %v", method, path, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		b.t.Fatalf("%s %s: %v", method, path, err)

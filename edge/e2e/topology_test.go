@@ -21,9 +21,9 @@ func shardKey(domain, job string) string {
 	return fmt.Sprintf("%s:events:%d", domain, binary.BigEndian.Uint64(sum[:8])%4)
 }
 
-// legacy are redis-cli's arguments for an event as a legacy worker writes it.
-func legacy(domain, job, stage, status string) []string {
-	return []string{"XADD", shardKey(domain, job), "MAXLEN", "~", "10000", "*", "job_id", job, "stage", stage, "status", status,
+// legacy are redis-cli's arguments for an event as a legacy scan worker writes it.
+func legacy(job, stage string) []string {
+	return []string{"XADD", shardKey("scan", job), "MAXLEN", "~", "10000", "*", "job_id", job, "stage", stage, "status", "completed",
 		"seq", "11", "ts", "1766830000.5", "progress", "50", "result", `{"n": 1}`, "trace_id", "", "span_id", "", "traceparent", ""}
 }
 
@@ -35,18 +35,22 @@ func TestTopology(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"StandaloneOfAll", func(t *testing.T) {
+			t.Helper()
 			one := redistest.New(t)
 			smoke(t, newBusOn(t, settings{"REDIS_STREAMS_URL": one.URL()}), one.CLI)
 		}},
 		{"StreamsOnSentinel", func(t *testing.T) {
+			t.Helper()
 			streams, pubsub := redistest.NewSentinel(t, 1, 3), redistest.New(t)
 			smoke(t, newBusOn(t, settings{"REDIS_STREAMS_URL": streams.URL(), "REDIS_PUBSUB_URL": pubsub.URL()}), streams.Master(t).CLI)
 		}},
 		{"PubSubOnSentinel", func(t *testing.T) {
+			t.Helper()
 			streams, pubsub := redistest.New(t), redistest.NewSentinel(t, 1, 3)
 			smoke(t, newBusOn(t, settings{"REDIS_STREAMS_URL": streams.URL(), "REDIS_PUBSUB_URL": pubsub.URL()}), streams.CLI)
 		}},
 		{"StreamsOnCluster", func(t *testing.T) {
+			t.Helper()
 			streams, pubsub := redistest.NewCluster(t, 3, 0), redistest.New(t)
 			smoke(t, newBusOn(t, settings{"REDIS_STREAMS_URL": streams.URL(), "REDIS_PUBSUB_URL": pubsub.URL()}),
 				func(tb testing.TB, args ...string) string {
@@ -75,9 +79,10 @@ func smokePath(t *testing.T, b *bus, cli func(testing.TB, ...string) string) {
 	t.Helper()
 	const j = "904fb02f-3e06-482c-b271-e641d3275d6b"
 	sse, grpc := b.open(events("scan", j)), b.calls.follow(&eventbusv1.SubscribeRequest{Domain: "scan", JobId: j})
-	var want []string
-	want = append(want, b.calls.publish(&eventbusv1.Event{Domain: "scan", JobId: j, Stage: "queued", Status: "started"}))
-	want = append(want, cli(t, legacy("scan", j, "vision", "completed")...))
+	want := []string{
+		b.calls.publish(&eventbusv1.Event{Domain: "scan", JobId: j, Stage: "queued", Status: "started"}),
+		cli(t, legacy(j, "vision")...),
+	}
 	want = append(want, b.calls.tokens("scan", j, 20)...)
 	a := b.ask(http.MethodPost, events("scan", j), `{"stage":"rule","status":"completed"}`,
 		header{"Content-Type", "application/json"}, header{"Idempotency-Key", "rule"})
@@ -85,8 +90,7 @@ func smokePath(t *testing.T, b *bus, cli func(testing.TB, ...string) string) {
 		t.Fatalf("publish by HTTP: %d %s", a.status, a.body)
 	}
 	id, _ := object(t, []byte(a.body))["id"].(string)
-	want = append(want, id)
-	want = append(want, cli(t, legacy("scan", j, "done", "completed")...))
+	want = append(want, id, cli(t, legacy(j, "done")...))
 
 	all := sse.rest()
 	dense(t, 1, all)
@@ -109,6 +113,7 @@ func smokePath(t *testing.T, b *bus, cli func(testing.TB, ...string) string) {
 
 // Several Pub/Sub Redis share the jobs.
 func testTwoPubSub(t *testing.T) {
+	t.Helper()
 	streams, first, second := redistest.New(t), redistest.New(t), redistest.New(t)
 	b := newBusOn(t, settings{"REDIS_STREAMS_URL": streams.URL(), "REDIS_PUBSUB_URL": first.URL() + "," + second.URL()})
 	smoke(t, b, streams.CLI)
@@ -135,6 +140,7 @@ func testTwoPubSub(t *testing.T) {
 
 // TLS with private CAs, and a password that must be escaped in a URL.
 func testTLS(t *testing.T) {
+	t.Helper()
 	secure := func() *redistest.Server {
 		return redistest.New(t, redistest.WithTLS(), redistest.WithPassword("p@ss:/w 캔%"))
 	}

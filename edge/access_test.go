@@ -357,7 +357,7 @@ func TestNew_AnEdgeWithATokenRequiresTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, err = New(Config{RouterTokenFile: "token"}, conn, Options{Log: slog.New(slog.DiscardHandler), Metrics: fresh()})
 	if err == nil || !strings.Contains(err.Error(), "AUTH_REQUIRED") {
 		t.Errorf("got %v", err)

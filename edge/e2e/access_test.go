@@ -89,7 +89,7 @@ func (v visitor) open(method, path, token, body, line string) (int, string) {
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), line) {
@@ -193,7 +193,7 @@ func TestAccess_AnEdgeReadsByItsCertificateOverTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		return c.(*tls.Conn).ConnectionState().PeerCertificates[0].DNSNames[0] == "renewed"
 	})
 	if resp, err := v.web.Get(v.base + "/openapi.json"); err != nil { //nolint:noctx // one page

@@ -148,17 +148,15 @@ func explain(err error) error {
 	if errors.Is(err, errNoKeys) {
 		return event.Errorf(event.Unavailable, "tokens cannot be verified now: the issuer's keys could not be read")
 	}
-	text := "the token is not valid"
 	for _, known := range []error{
 		jwt.ErrTokenMalformed, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet,
 		jwt.ErrTokenInvalidIssuer, jwt.ErrTokenInvalidAudience, jwt.ErrTokenRequiredClaimMissing, jwt.ErrTokenUnverifiable,
 	} {
 		if errors.Is(err, known) {
-			text += ": " + known.Error()
-			break
+			return event.Errorf(event.Unauthenticated, "the token is not valid: %s", known.Error())
 		}
 	}
-	return event.Errorf(event.Unauthenticated, "%s", text)
+	return event.Errorf(event.Unauthenticated, "the token is not valid")
 }
 
 // Expired is how a stream ends whose token does.

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -119,7 +120,7 @@ func TestPattern_MatchesAsItReads(t *testing.T) {
 
 func TestDenied_ShowsAnyNameAsShortText(t *testing.T) {
 	err := identity(t, nil, nil).MayPublish(strings.Repeat("d", 1<<20), "\x00\r\n\xff")
-	if len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\x00\r\n\xff") {
+	if len(err.Error()) > 400 || !utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\x00\r\n") {
 		t.Errorf("%q", err)
 	}
 }

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "a secret that has thirty-two bytes, and some more"
 
-// pairs are the keys of the tests: RSA takes long to make.
+// pairs are the keys of the tests.
 type pairs struct {
 	rsa   *rsa.PrivateKey
 	ec    *ecdsa.PrivateKey
@@ -41,6 +41,7 @@ type pairs struct {
 	other *rsa.PrivateKey
 }
 
+//nolint:gochecknoglobals // made once: RSA takes long
 var newPairs = sync.OnceValue(func() pairs {
 	var p pairs
 	var errs [4]error

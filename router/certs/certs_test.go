@@ -44,12 +44,12 @@ func shake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, 
 	defer wait.Wait()
 	defer func() { _, _ = a.Close(), b.Close() }()
 	wait.Go(func() {
-		if s.Handshake() == nil {
+		if s.HandshakeContext(t.Context()) == nil {
 			_, _ = s.Write([]byte{1})
 		}
 		_ = a.Close()
 	})
-	if err := c.Handshake(); err != nil {
+	if err := c.HandshakeContext(t.Context()); err != nil {
 		return tls.ConnectionState{}, err
 	}
 	_, err = c.Read(make([]byte, 1))
@@ -64,7 +64,7 @@ func connect(t *testing.T) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if b, err = new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}

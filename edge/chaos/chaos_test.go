@@ -43,6 +43,7 @@ func TestChaos_NothingAcknowledgedIsLostDuplicatedOrReordered(t *testing.T) {
 }
 
 func verdict(t *testing.T) string {
+	t.Helper()
 	if t.Failed() {
 		return "FAILED"
 	}
@@ -53,6 +54,7 @@ func verdict(t *testing.T) string {
 const combinations = 4
 
 func chaosOn(t *testing.T, name string, pattern *regexp.Regexp, all *table) {
+	t.Helper()
 	top := newTopology(t, name)
 	w := newWorld(t, top, 3, 2)
 	h := fnv.New64a()

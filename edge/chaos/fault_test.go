@@ -37,12 +37,11 @@ type kind struct {
 	quick bool
 }
 
-func hasSentinelStreams(t *topology) bool { return t.streams.sentinel != nil }
-func hasReplicas(t *topology) bool        { return t.minReplicas > 0 }
-func hasSentinelPubSub(t *topology) bool  { return t.pubsub.sentinel != nil }
-func hasCluster(t *topology) bool         { return t.streams.cluster != nil }
-func hasStreamsDoor(t *topology) bool     { return t.streams.door != nil }
-func hasPubSubDoor(t *topology) bool      { return t.pubsub.door != nil }
+func hasReplicas(t *topology) bool       { return t.minReplicas > 0 }
+func hasSentinelPubSub(t *topology) bool { return t.pubsub.sentinel != nil }
+func hasCluster(t *topology) bool        { return t.streams.cluster != nil }
+func hasStreamsDoor(t *topology) bool    { return t.streams.door != nil }
+func hasPubSubDoor(t *topology) bool     { return t.pubsub.door != nil }
 
 // kinds are all faults, in the order of the table.
 func kinds() []kind {

@@ -15,6 +15,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// The suite's flags.
+//
+//nolint:gochecknoglobals // package flag has no other way
 var (
 	full        = flag.Bool("chaos.full", false, "all faults on the topologies named; else the 60-second cut")
 	topologies  = flag.String("chaos.topology", "all", "standalone, sentinel, cluster or all")

@@ -194,7 +194,7 @@ func get(ctx context.Context, addr, path string) (code int, text string) {
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, err.Error()

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -141,18 +140,6 @@ func (a *answers) report() (string, []string) {
 	defer a.mu.Unlock()
 	return fmt.Sprint(a.counts), a.wrong
 }
-
-// padding makes events of different sizes.
-var padding = sync.OnceValue(func() string {
-	b := make([]byte, 4096)
-	for i := range b {
-		b[i] = byte('a' + i%26)
-	}
-	return string(b)
-})
-
-// counter numbers jobs over the whole run of the suite.
-var counter atomic.Int64
 
 // note counts something that is no status.
 func (a *answers) note(what string) {

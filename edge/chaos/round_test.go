@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,8 +53,9 @@ type result struct {
 }
 
 func newRun(t *testing.T, w *world) *run {
+	t.Helper()
 	r := &run{
-		world: w, t: t, answers: newAnswers(), padding: padding(),
+		world: w, t: t, answers: newAnswers(), padding: strings.Repeat("x", 1024),
 		finish: make(chan struct{}), stopShort: make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancel(t.Context())
@@ -65,11 +67,11 @@ func newRun(t *testing.T, w *world) *run {
 }
 
 func newJob(domain string) *job {
-	return &job{domain: domain, id: fmt.Sprintf("job-%d-%d", counter.Add(1), rand.Uint32())}
+	return &job{domain: domain, id: fmt.Sprintf("job-%016x", rand.Uint64())}
 }
 
 // watch lets one more subscriber follow the job.
-func (r *run) watch(j *job, name string, restless bool, connect func(*subscriber, context.Context) bool) *view {
+func (r *run) watch(j *job, name string, restless bool, connect func(context.Context, *subscriber) bool) *view {
 	v := newView(name, j, &r.since)
 	r.mu.Lock()
 	r.views = append(r.views, v)

@@ -44,16 +44,6 @@ func (s *store) url() string {
 	return "redis://" + s.door.proxy.Listen + "/0"
 }
 
-func (s *store) servers() []*redistest.Server {
-	switch {
-	case s.sentinel != nil:
-		return s.sentinel.Servers()
-	case s.cluster != nil:
-		return s.cluster.Servers()
-	}
-	return []*redistest.Server{s.single}
-}
-
 // replicas is how many each master has.
 func (s *store) replicas() int {
 	switch {

@@ -26,7 +26,7 @@ type subscriber struct {
 	// restless ones cut their connection every now and then.
 	restless bool
 	// connect follows the job for one connection and tells whether it is over.
-	connect func(s *subscriber, ctx context.Context) (over bool)
+	connect func(ctx context.Context, s *subscriber) (over bool)
 }
 
 // follow returns when the job is over for the subscriber, or ctx ends.
@@ -36,7 +36,7 @@ func (s *subscriber) follow(ctx context.Context) {
 		if s.restless {
 			life, cancel = context.WithTimeout(ctx, time.Duration(50+rand.IntN(900))*time.Millisecond)
 		}
-		over := s.connect(s, life)
+		over := s.connect(life, s)
 		cancel()
 		if over {
 			return
@@ -54,7 +54,7 @@ func (s *subscriber) follow(ctx context.Context) {
 const silenceLimit = 3 * heartbeat
 
 // byGRPC is one Subscribe stream.
-func byGRPC(s *subscriber, ctx context.Context) (over bool) {
+func byGRPC(ctx context.Context, s *subscriber) (over bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchdog := time.AfterFunc(silenceLimit, cancel)
@@ -91,7 +91,7 @@ func byGRPC(s *subscriber, ctx context.Context) (over bool) {
 }
 
 // bySSE is one connection of an EventSource, to any edge.
-func bySSE(s *subscriber, ctx context.Context) (over bool) {
+func bySSE(ctx context.Context, s *subscriber) (over bool) {
 	addr := s.run.https[rand.IntN(len(s.run.https))]
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+s.view.job.path(), http.NoBody)
 	if err != nil {
@@ -106,7 +106,7 @@ func bySSE(s *subscriber, ctx context.Context) (over bool) {
 	if err != nil {
 		return false // the edge is away: a browser tries again
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNoContent:

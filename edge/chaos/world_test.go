@@ -92,6 +92,7 @@ func newWorld(t testing.TB, top *topology, routers, edges int, change ...setting
 }
 
 func closeConn(t testing.TB, conn *grpc.ClientConn) {
+	t.Helper()
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}

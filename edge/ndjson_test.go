@@ -84,12 +84,12 @@ func TestNDJSON_GapAndError(t *testing.T) {
 	if line := next(); !strings.Contains(line, ids[0]) {
 		t.Fatalf("got %q", line)
 	}
-	f.failWith("stream", codes.PermissionDenied)
+	f.failWith("stream", codes.NotFound)
 	line := next()
 	for line == "" {
 		line = next()
 	}
-	same(t, "error", line, `{"error":{"code":7,"message":"as the test wants"}}`)
+	same(t, "error", line, `{"error":{"code":5,"message":"as the test wants"}}`)
 	same(t, "end", next(), "EOF")
 }
 

@@ -98,8 +98,6 @@ func TestRequest_RoutersErrorsHaveTheirStatus(t *testing.T) {
 	e := newEdge(t, f)
 	for code, status := range map[codes.Code]int{
 		codes.InvalidArgument:   400,
-		codes.Unauthenticated:   401,
-		codes.PermissionDenied:  403,
 		codes.NotFound:          404,
 		codes.ResourceExhausted: 429,
 		codes.Unimplemented:     501,

@@ -267,12 +267,12 @@ func TestStream_MidStreamErrorIsAFrameWithoutIDThenTheEnd(t *testing.T) {
 	ids := f.steps("j", 1)
 	b := e.open(jobPath("j")).opened()
 	same(t, "event", b.ids(1), ids)
-	f.failWith("stream", codes.PermissionDenied)
+	f.failWith("stream", codes.NotFound)
 	frame := b.next()
 	if field(frame, "id") != "" || field(frame, "event") != "error" {
 		t.Errorf("error frame: %q", frame)
 	}
-	same(t, "data", field(frame, "data"), `{"code":7,"message":"as the test wants"}`)
+	same(t, "data", field(frame, "data"), `{"code":5,"message":"as the test wants"}`)
 	b.ended()
 }
 

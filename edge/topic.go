@@ -178,9 +178,12 @@ func (t *topic) fail(err error) {
 // way there.
 func (t *topic) over(cursor event.ID) bool {
 	ring := t.ring.Load()
+	if ring.EndsAt(cursor) {
+		return true
+	}
 	last, ok := ring.Last()
 	if ok && cursor == last {
-		return ring.Ended()
+		return false
 	}
 	return cursor != t.at && (!ok || cursor.Compare(last) > 0) && t.log.over(cursor)
 }

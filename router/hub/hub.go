@@ -224,6 +224,14 @@ func (t *Topic[E]) Ended() bool {
 	return t.ended()
 }
 
+// EndsAt tells whether the newest event is final and has the ID. Last and Ended,
+// asked one after the other, may speak of two events.
+func (t *Topic[E]) EndsAt(id event.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended() && t.last() == id
+}
+
 // Quiet is how long the topic got nothing new.
 func (t *Topic[E]) Quiet(now time.Time) time.Duration {
 	t.mu.Lock()

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 hostnamectl set-hostname '${hostname}'
-# Without a line of its own sudo and kubelet wait for DNS to say who they are.
+# Without a line of its own sudo, and kubeadm's checks, wait for DNS to say who this is.
 grep -q '^127\.0\.1\.1 ${hostname}$' /etc/hosts || echo '127.0.1.1 ${hostname}' >>/etc/hosts
 # cloud-init would put the EC2 name back at the next boot.
 echo 'preserve_hostname: true' >/etc/cloud/cloud.cfg.d/99-hostname.cfg

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,10 +75,11 @@ func newServer(t *testing.T, command []string) *server {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, operatorConf, s.port), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if len(command) < 2 || command[0] != "redis-server" || command[1] != "/redis/redis.conf" {
+	at := slices.Index(command, "/redis/redis.conf")
+	if at < 1 || command[at-1] != "redis-server" {
 		t.Fatalf("command %q", command)
 	}
-	s.args = slices.Concat([]string{conf}, command[2:], []string{"--dir", s.dir, "--bind", "127.0.0.1"})
+	s.args = slices.Concat([]string{conf}, command[at+1:], []string{"--dir", s.dir, "--bind", "127.0.0.1"})
 	t.Cleanup(s.kill)
 	return s
 }
@@ -138,6 +140,78 @@ func awaitReply(t *testing.T, port int, want string, args ...string) {
 		}
 	}
 	t.Fatalf("%v: %q, want %q", args, got, want)
+}
+
+var startDelay = regexp.MustCompile(`^sleep (\d+); exec redis-server "\$@"$`)
+
+// delayOf is how long a Redis stays away before it starts; newServer leaves that out.
+func delayOf(t *testing.T, command []string) time.Duration {
+	t.Helper()
+	if command[0] == "redis-server" {
+		return 0
+	}
+	if len(command) < 5 || command[0] != "sh" || command[1] != "-c" || command[3] != "redis-server" {
+		t.Fatalf("command %q", command)
+	}
+	m := startDelay.FindStringSubmatch(command[2])
+	if m == nil {
+		t.Fatalf("command %q", command)
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(n) * time.Second
+}
+
+// A master that is back before Sentinel misses it is left where it is, as a replica of
+// itself, for down-after + 20 s.
+func TestRedis_AMasterStaysAwayUntilSentinelMissesIt(t *testing.T) {
+	for _, overlay := range []string{"prod", "ha"} {
+		objects := render(t, renders()[overlay])
+		for _, name := range []string{"streams-redis", "pubsub-redis"} {
+			rf := failoverOf(t, objects, name)
+			if rf.Spec.Redis.Replicas == 1 {
+				continue
+			}
+			down := 0
+			for _, c := range rf.Spec.Sentinel.CustomConfig {
+				if _, err := fmt.Sscanf(c, "down-after-milliseconds %d", &down); err == nil {
+					break
+				}
+			}
+			if got, least := delayOf(t, rf.Spec.Redis.Command), time.Duration(down)*time.Millisecond+time.Second; down == 0 || got < least {
+				t.Errorf("%s/%s stays away for %s, want %s", overlay, name, got, least)
+			}
+		}
+	}
+}
+
+// The same with a real Sentinel: the killed master starts again at once, by its own command
+// line, and another one takes its place.
+func TestRedis_AMasterThatRestartsIsReplaced(t *testing.T) {
+	command := failoverOf(t, render(t, renders()["ha"]), "streams-redis").Spec.Redis.Command
+	master, replica := newServer(t, command), newServer(t, command)
+	master.start()
+	replica.start()
+	master.do("replicaof", "no", "one")
+	replica.do("replicaof", "127.0.0.1", strconv.Itoa(master.port))
+	replica.await("master_link_status:up", "info", "replication")
+	sentinel := startSentinel(t, master.port)
+	awaitReply(t, sentinel, "slaves=1", "info", "sentinel")
+	master.kill()
+	again := exec.Command("sh", slices.Concat([]string{"-c", command[2], "redis-server"}, master.args)...)
+	if err := again.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = again.Process.Kill(); _ = again.Wait() })
+	begin := time.Now()
+	replica.await("master", "role")
+	if took := time.Since(begin); took > 15*time.Second {
+		t.Errorf("the replica was promoted after %s", took)
+	}
+	awaitReply(t, master.port, "slave", "role")
+	awaitReply(t, master.port, "master_port:"+strconv.Itoa(replica.port), "info", "replication")
 }
 
 // failovers are the names of the RedisFailovers that each overlay has.

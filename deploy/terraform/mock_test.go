@@ -3,6 +3,7 @@ package terraform_test
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,7 +20,9 @@ func TestTerraform_ValidatesAndPassesItsOwnTests(t *testing.T) {
 	for dir, runs := range map[string]int{"modules/event-nodes": 18, "modules/node-security-group": 11, "network": 2, "cluster": 11} {
 		t.Run(dir, func(t *testing.T) {
 			tf.run(t, dir, "init", "-no-color", "-input=false")
-			tf.run(t, dir, "validate", "-no-color")
+			if !strings.HasPrefix(dir, "modules/") { // those are validated with the roots that use them
+				tf.run(t, dir, "validate", "-no-color")
+			}
 			args := []string{"test", "-no-color"}
 			if dir == "cluster" {
 				args = append(args, "-verbose") // prints plans

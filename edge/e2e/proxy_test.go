@@ -22,7 +22,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // browsers' ends
-	asked []*bytes.Buffer   // what came on each connection
+	all   []*line
 	// limits are how many bytes of an answer to a path pass before the connection
 	// breaks.
 	limits map[string]int
@@ -61,62 +61,64 @@ func (p *proxy) accept() {
 			_ = down.Close()
 			continue
 		}
-		asked := new(bytes.Buffer)
+		l := &line{p: p, down: down}
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
 			_ = errors.Join(down.Close(), up.Close())
 			return
 		}
-		p.conns[down], p.asked = true, append(p.asked, asked)
+		p.conns[down], p.all = true, append(p.all, l)
 		p.mu.Unlock()
 		p.running.Go(func() { // requests
-			_, _ = io.Copy(io.MultiWriter(up, &recorder{p, asked}), down)
+			_, _ = io.Copy(io.MultiWriter(up, (*recorder)(l)), down)
 			_ = up.Close()
 		})
 		p.running.Go(func() { // answers
-			_, _ = io.Copy(&limiter{p, asked, down, 0}, up)
+			_, _ = io.Copy(l, up)
 			p.break1(down)
 		})
 	}
 }
 
-// recorder keeps what a browser sends.
-type recorder struct {
-	p     *proxy
-	asked *bytes.Buffer
+// line is one connection; what it holds is guarded by the proxy's mu. Answers are
+// written to it.
+type line struct {
+	p    *proxy
+	down net.Conn
+	// asked is all that the browser sent, limit what may pass of the answer to its
+	// latest request, and passed what did.
+	asked         bytes.Buffer
+	limit, passed int
 }
+
+// recorder is the line's other direction: a browser sends one request at a time.
+type recorder line
 
 func (r *recorder) Write(b []byte) (int, error) {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
+	r.limit, r.passed = 0, 0
+	if f := bytes.Fields(b); len(f) > 1 {
+		r.limit = r.p.limits[string(f[1])]
+	}
 	return r.asked.Write(b)
 }
 
-// limiter breaks off within a frame, where the path asked for on its connection
-// has a limit.
-type limiter struct {
-	p      *proxy
-	asked  *bytes.Buffer
-	down   net.Conn
-	passed int
-}
-
-func (l *limiter) Write(b []byte) (int, error) {
+// Write breaks off within a frame, where there is a limit.
+func (l *line) Write(b []byte) (int, error) {
 	l.p.mu.Lock()
-	limit := 0
-	for path, n := range l.p.limits {
-		if strings.Contains(l.asked.String(), "GET "+path+" ") {
-			limit = n
-		}
+	room := len(b)
+	if l.limit > 0 {
+		room = min(room, l.limit-l.passed)
 	}
+	l.passed += room
 	l.p.mu.Unlock()
-	if limit == 0 || l.passed+len(b) <= limit {
-		l.passed += len(b)
-		return l.down.Write(b)
+	n, err := l.down.Write(b[:room])
+	if err == nil && room < len(b) {
+		err = io.ErrShortWrite
 	}
-	n, err := l.down.Write(b[:limit-l.passed])
-	return n, errors.Join(err, io.ErrShortWrite)
+	return n, err
 }
 
 // limit lets so many bytes of each answer to a path through.
@@ -152,10 +154,10 @@ func (p *proxy) requests(path string) []string {
 	defer p.mu.Unlock()
 	id := regexp.MustCompile(`(?i)\r\nLast-Event-ID: *([^\r]*)`)
 	var out []string
-	for _, asked := range p.asked {
-		for head := range strings.SplitSeq(asked.String(), "\r\n\r\n") {
-			line, _, _ := strings.Cut(head, "\r\n")
-			if f := strings.Fields(line); len(f) != 3 || f[0] != "GET" || f[1] != path {
+	for _, l := range p.all {
+		for head := range strings.SplitSeq(l.asked.String(), "\r\n\r\n") {
+			first, _, _ := strings.Cut(head, "\r\n")
+			if f := strings.Fields(first); len(f) != 3 || f[0] != "GET" || f[1] != path {
 				continue
 			}
 			last := ""

@@ -189,8 +189,14 @@ func flows() []flow {
 			add(false, self, "other redis", tcp, 6379)
 		}
 	}
-	add(false, "streams-redis redis", "pubsub-redis redis", tcp, 6379)
-	add(false, "pubsub-redis sentinel", "streams-redis redis", tcp, 6379)
+	// All masters are called mymaster: failovers that reach each other grow together when a
+	// pod gets an address that the other one remembers.
+	for _, from := range []string{"redis", "sentinel"} {
+		for _, to := range []string{"redis", "sentinel"} {
+			add(false, "streams-redis "+from, "pubsub-redis "+to, tcp, 6379, 26379)
+			add(false, "pubsub-redis "+from, "streams-redis "+to, tcp, 6379, 26379)
+		}
+	}
 	// Legacy workers write to the log themselves; the hints are the routers' own.
 	add(true, "legacy worker", "streams-redis redis", tcp, 6379)
 	add(true, "legacy worker", "streams-redis sentinel", tcp, 26379)

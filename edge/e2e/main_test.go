@@ -36,14 +36,14 @@ func program() string {
 	return filepath.Join(os.TempDir(), "eventbus-e2e-"+strconv.Itoa(os.Getpid()), "eventbus")
 }
 
-// build makes it. With E2E_RACE set it has the race detector too: slower, for a
-// run now and then. A race fails the test whose process reports it.
+// build makes it, with the race detector where the tests have it: a race fails the
+// test whose process reports it.
 func build() error {
 	if os.Getenv("E2E_BINARY") != "" {
 		return nil
 	}
 	args := []string{"build", "-ldflags=-s -w", "-o", program()}
-	if os.Getenv("E2E_RACE") != "" {
+	if raceEnabled {
 		args = append(args, "-race")
 	}
 	cmd := exec.CommandContext(context.Background(), "go", append(args, "github.com/eco2-team/eventbus")...)

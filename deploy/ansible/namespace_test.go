@@ -100,7 +100,7 @@ func machineRoot() (string, error) {
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
-	fmt.Println("building the machines' root: once for each change of testdata, takes minutes")
+	fmt.Fprintln(os.Stderr, "building the machines' root: once for each change of testdata, takes minutes")
 	if err := os.RemoveAll(cache); err != nil {
 		return "", err
 	}

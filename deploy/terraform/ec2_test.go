@@ -200,6 +200,7 @@ func answers() *template.Template {
 		"DescribeTags":                         `<tagSet/>`,
 		"DescribeVpcs":                         `<vpcSet/>`,
 		"CreateTags":                           `<return>true</return>`,
+		"ModifyInstanceAttribute":              `<return>true</return>`,
 		"DescribeVolumes":                      `<volumeSet>{{range .Instances}}{{template "volume" .}}{{end}}</volumeSet>`,
 	} {
 		template.Must(all.New(action).Parse(`<?xml version="1.0" encoding="UTF-8"?><` + action + `Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>0</requestId>` + body + `</` + action + `Response>`))

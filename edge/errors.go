@@ -90,6 +90,17 @@ func transient(err error) bool {
 	}
 }
 
+// moved tells whether a router ended a stream because of its age: the server's
+// errMoved.
+func moved(err error) bool {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == "STREAM_AGE" {
+			return true
+		}
+	}
+	return false
+}
+
 // explainEnd gives the end of a request that never became a stream a status.
 func explainEnd(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errDraining) || errors.Is(err, errDraining) {

@@ -9,6 +9,7 @@ type metrics struct {
 	streams       *prometheus.GaugeVec
 	topics        prometheus.Gauge
 	reconnects    prometheus.Counter
+	moves         prometheus.Counter
 	logReads      prometheus.Counter
 	framesEncoded prometheus.Counter
 	framesSent    prometheus.Counter
@@ -37,6 +38,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		topics: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge",
 			Name: "topics", Help: "Jobs that browsers of this edge follow; each has one stream from a router."}),
 		reconnects:    counter("upstream_reconnects_total", "Attempts to resume a stream from a router after it broke."),
+		moves:         counter("upstream_moves_total", "Streams from a router that were resumed because they had their age there."),
 		logReads:      counter("log_reads_total", "Pages read through ListEvents for browsers outside the ring."),
 		framesEncoded: counter("frames_encoded_total", "Events encoded."),
 		framesSent:    counter("frames_sent_total", "Events handed to browsers' connections."),
@@ -55,7 +57,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, kind := range []string{kindJob, kindWatch} {
 		m.streams.WithLabelValues(kind)
 	}
-	for _, c := range []prometheus.Collector{m.streams, m.topics, m.reconnects, m.logReads, m.framesEncoded,
+	for _, c := range []prometheus.Collector{m.streams, m.topics, m.reconnects, m.moves, m.logReads, m.framesEncoded,
 		m.framesSent, m.gaps, m.writeTimeouts, m.refused, m.publishes,
 		m.connections, m.connectionsLimit, m.overLimit} {
 		if err := reg.Register(c); err != nil {

@@ -90,7 +90,6 @@ func (t *topic) run(ctx context.Context) {
 		if !retry.wait(ctx) {
 			return
 		}
-		t.owner.metrics.reconnects.Inc()
 		u, err = t.open(ctx)
 	}
 }

@@ -146,7 +146,14 @@ func (s *topics) close() {
 	}
 }
 
+// upstreamLost counts a stream that broke before it is resumed. One that only had
+// its age at its router is no trouble.
 func (s *topics) upstreamLost(key jobKey, err error) {
+	if moved(err) {
+		s.metrics.moves.Inc()
+		return
+	}
+	s.metrics.reconnects.Inc()
 	s.lostLog.Do(func() {
 		s.log.Warn("streams from a router broke; resuming", "domain", key.domain, "job_id", key.job, "error", err)
 	})

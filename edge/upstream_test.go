@@ -12,7 +12,11 @@ import (
 	"time"
 
 	"github.com/tmaxmax/go-sse"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 )
 
 func TestUpstream_IsOneForAllBrowsersOfAJob(t *testing.T) {
@@ -92,6 +96,35 @@ func TestUpstream_EveryTransientErrorIsInvisibleToBrowsers(t *testing.T) {
 		same(t, "after "+job, b.ids(1), want)
 		b.close()
 	}
+}
+
+// A stream that had its age at its router is no trouble, for nobody.
+func TestUpstream_MovesOnAtItsAge(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f)
+	f.script(&eventbusv1.WatchResponse{Events: watchEvents("1-0"), Cursor: "1-0"})
+	first := f.steps("j", 3)
+	b, w := e.open(jobPath("j")).opened(), e.open(watchPath).opened()
+	same(t, "before", b.ids(3), first)
+	same(t, "before, in a Watch", w.ids(1), []string{"1-0"})
+	aged, err := status.New(codes.Unavailable, "aged").WithDetails(&errdetails.ErrorInfo{Reason: "STREAM_AGE", Domain: "eventbus"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.set(func() {
+		f.fault = func(method string) error {
+			if method == "stream" {
+				return aged.Err()
+			}
+			return nil
+		}
+	})
+	until(t, "both moved", func() bool { return counter(e.metrics.moves) >= 2 && f.watches.Load() > 1 && f.subscribes.Load() > 1 })
+	f.heal()
+	same(t, "after", f.steps("j", 2), b.ids(2))
+	f.script(&eventbusv1.WatchResponse{Events: watchEvents("2-0"), Cursor: "2-0"})
+	same(t, "after, in a Watch", w.ids(1), []string{"2-0"})
+	same(t, "streams that broke", counter(e.metrics.reconnects), 0)
 }
 
 func TestUpstream_SilentRouterIsLeft(t *testing.T) {

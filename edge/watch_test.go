@@ -146,17 +146,36 @@ func TestWatch_CursorComesFromHeaderOrQuery(t *testing.T) {
 	same(t, "last_event_id", f.lastWatch.Load().GetCursor(), "5-0")
 }
 
-func TestWatch_UnreadableHeaderIsAGapAndLive(t *testing.T) {
+func TestWatch_UnreadableHeaderIsAGapAndAllThatIsRetained(t *testing.T) {
 	f := newFakeRouter(t)
 	e := newEdge(t, f)
 	f.script(&eventbusv1.WatchResponse{Events: watchEvents("9-0"), Cursor: "9-0"})
 	for _, id := range []string{"recovery:12", "1-0,1-0"} { // another system's; another number of shards
 		b := e.open(watchPath, lastEventID(id)).opened()
 		same(t, "gap", b.next(), "event: gap\ndata: {\"reason\":\"REASON_LOG_RESET\"}\n\n")
+		same(t, "then the cursor", field(b.next(), "id"), "0-0") // in place of the bad one
 		same(t, "then", b.ids(1), []string{"9-0"})
-		same(t, "cursor", f.lastWatch.Load().GetCursor(), "")
+		same(t, "cursor", f.lastWatch.Load().GetCursor(), "0-0")
 	}
 	e.ask(http.MethodGet, watchPath+"?cursor=1-0,1-0", "", acceptSSE()).refused(t, 400, codes.InvalidArgument)
+}
+
+func TestWatch_AfterAnUnreadableHeaderOneGapIsEnough(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f)
+	trimmed := &eventbusv1.Gap{Reason: eventbusv1.Gap_REASON_HISTORY_EXPIRED}
+	f.script(
+		&eventbusv1.WatchResponse{Gap: trimmed, Cursor: "1-0"},
+		&eventbusv1.WatchResponse{Events: watchEvents("2-0"), Cursor: "2-0"},
+		&eventbusv1.WatchResponse{Gap: trimmed, Events: watchEvents("9-0"), Cursor: "9-0"},
+	)
+	b := e.open(watchPath, lastEventID("recovery:12")).opened()
+	same(t, "gap", b.next(), "event: gap\ndata: {\"reason\":\"REASON_LOG_RESET\"}\n\n")
+	for _, want := range []string{"0-0", "1-0", "2-0"} {
+		same(t, "id", field(b.next(), "id"), want)
+	}
+	same(t, "later gap", field(b.next(), "event"), "gap")
+	same(t, "then", b.ids(1), []string{"9-0"})
 }
 
 func TestWatch_EndsWhenTheRouterEndsIt(t *testing.T) {

@@ -24,29 +24,36 @@ type watchFeed struct {
 	req    *eventbusv1.WatchRequest // its cursor is the last one
 	up     *upstream[eventbusv1.WatchResponse]
 	retry  *patience
-	reset  bool
+	// reset: the browser's cursor was another system's. It is told of a gap, and
+	// then of no other before the first event.
+	reset bool
 	// sent is the cursor that the browser has.
 	sent    string
 	encoder encoder
 }
 
 // openWatch waits for a router's first word, at most openTimeout. A cursor of
-// another system, or of another number of shards, in the header is a gap and not an
-// error, which would end the browser for ever. Errors are gRPC statuses or ctx's
+// another system, or of another number of shards, in the header is a gap, then all
+// that is retained, and not an error, which would end the browser for ever. Errors are gRPC statuses or ctx's
 // cause.
 func openWatch(ctx context.Context, s *topics, in *eventbusv1.WatchRequest, c cursor) (*watchFeed, error) {
 	f := &watchFeed{topics: s, req: proto.CloneOf(in), retry: newPatience(), reset: c.unreadable}
-	f.req.Cursor = c.text
+	f.req.Cursor, f.sent = c.text, c.text
+	if c.unreadable {
+		f.req.Cursor = fromStart
+	}
 	err := f.open(ctx)
 	if err != nil && status.Code(err) == codes.InvalidArgument && c.header && c.text != "" {
-		f.req.Cursor, f.reset = "", true
+		f.req.Cursor, f.reset = fromStart, true
 		if f.open(ctx) == nil {
 			err = nil
 		}
 	}
-	f.sent = f.req.GetCursor()
 	return f, err
 }
+
+// fromStart is the cursor of one who does not know how many shards there are.
+const fromStart = "0-0"
 
 func (f *watchFeed) open(ctx context.Context) (err error) {
 	f.up, err = openUpstream(ctx, missedHeartbeats*f.topics.heartbeat, func(ctx context.Context) (grpc.ServerStreamingClient[eventbusv1.WatchResponse], error) {
@@ -97,7 +104,6 @@ func (f *watchFeed) next(ctx context.Context, o *outlet) error {
 // recv opens the stream again where it broke.
 func (f *watchFeed) recv(ctx context.Context) (*eventbusv1.WatchResponse, error) {
 	if f.up == nil {
-		f.topics.metrics.reconnects.Inc()
 		err := f.open(ctx)
 		if status.Code(err) == codes.OutOfRange {
 			return nil, io.EOF // all jobs are over
@@ -118,8 +124,11 @@ func (f *watchFeed) recv(ctx context.Context) (*eventbusv1.WatchResponse, error)
 // send adds a message's frames, each with the cursor after its event. Without
 // events the cursor goes alone.
 func (f *watchFeed) send(o *outlet, m *eventbusv1.WatchResponse) error {
-	if g := m.GetGap(); g != nil {
+	if g := m.GetGap(); g != nil && !f.reset {
 		o.gap(g)
+	}
+	if len(m.GetEvents()) > 0 {
+		f.reset = false
 	}
 	events := make([]event.Event, len(m.GetEvents()))
 	for i, pe := range m.GetEvents() {

@@ -215,14 +215,21 @@ func (l *shardLog) findLate(ctx context.Context, jobID string, orig event.ID) ([
 	}
 }
 
-// parseCursor reads a Watch cursor: an ID for each shard.
+// fromStart is the Watch cursor of one who does not know how many shards there are:
+// everything retained of all of them.
+const fromStart = "0-0"
+
+// parseCursor reads a Watch cursor: an ID for each shard, or fromStart.
 func parseCursor(text string, shards int) ([]event.ID, error) {
+	if text == fromStart {
+		return make([]event.ID, shards), nil
+	}
 	ids, err := event.ParseIDs(text)
 	if err != nil {
 		return nil, event.Refuse(event.Violate("cursor", text, err.Error()))
 	}
 	if len(ids) != shards {
-		return nil, event.Refuse(event.Violate("cursor", text, fmt.Sprintf("must have %d ids, one for each shard", shards)))
+		return nil, event.Refuse(event.Violate("cursor", text, fmt.Sprintf("must have %d ids, one for each shard, or be "+fromStart, shards)))
 	}
 	return ids, nil
 }

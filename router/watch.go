@@ -17,7 +17,7 @@ type WatchOptions struct {
 	Jobs []string
 	// Stages are the only ones shown; empty: all.
 	Stages []string
-	// Cursor is where to resume; empty: live only.
+	// Cursor is where to resume; empty: live only; "0-0": all that is retained.
 	Cursor string
 }
 
@@ -142,6 +142,23 @@ func (w *Watch) closeEnded(ctx context.Context) error {
 	return nil
 }
 
+// closeLost takes out the jobs of a shard whose final event was in the gap.
+func (w *Watch) closeLost(ctx context.Context, shard int, oldest event.ID) error {
+	for j := range w.open {
+		if event.ShardOf(j, len(w.cursors)) != shard {
+			continue
+		}
+		tail, err := w.bus.jobLog(w.domain, j).tail(ctx, event.MaxID())
+		if err != nil {
+			return err
+		}
+		if tail != nil && tail.Final && (oldest.IsZero() || tail.ID.Compare(oldest) < 0) {
+			delete(w.open, j)
+		}
+	}
+	return nil
+}
+
 // read passes one shard's batches on. It waits for the watcher, so a slow one
 // falls out of the ring and reads the log.
 func (w *Watch) read(ctx context.Context, shard int, sub *hub.Subscription[*event.Event]) {
@@ -180,6 +197,11 @@ func (w *Watch) Next(ctx context.Context, idle time.Duration) (WatchBatch, error
 				return WatchBatch{}, sb.err
 			}
 			w.cursors[sb.shard] = sb.cursor
+			if sb.gap != nil {
+				if err := w.closeLost(ctx, sb.shard, sb.gap.Oldest); err != nil {
+					return WatchBatch{}, err
+				}
+			}
 			out := WatchBatch{Gap: sb.gap, Events: w.filter(sb.items)}
 			if out.Gap != nil || len(out.Events) > 0 || len(w.open) == 0 && w.open != nil {
 				out.Cursor = w.Cursor()

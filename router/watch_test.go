@@ -144,6 +144,44 @@ func TestWatch_CursorThatTheLogLostIsAGap(t *testing.T) {
 	}
 }
 
+// Who does not know how many shards there are may begin at the start of all.
+func TestWatch_FromTheStartOfAllShards(t *testing.T) {
+	tb := newTestBus(t)
+	const n = 30
+	for i := range n {
+		tb.publish(event.Event{JobID: fmt.Sprintf("job-%d", i%10), Stage: "s"})
+	}
+	w := tb.watch(t, WatchOptions{Cursor: "0-0"})
+	if w.last != "0-0,0-0,0-0,0-0" {
+		t.Fatalf("it begins at %q", w.last)
+	}
+	tb.publish(event.Event{JobID: "job-0", Stage: "live"})
+	onceInOrder(t, w.take(n+1))
+	if len(w.gaps) > 0 {
+		t.Fatalf("gap %+v, though nothing was trimmed", w.gaps[0])
+	}
+	onceInOrder(t, tb.watch(t, WatchOptions{Cursor: w.last, Jobs: []string{"job-1"}}).events)
+}
+
+// A watch of jobs whose end lies before what is retained ends as well.
+func TestWatch_EndsForJobsWhoseEndWasTrimmed(t *testing.T) {
+	tb := newTestBus(t)
+	tb.publish(event.Event{JobID: "job", Stage: "done", Final: true})
+	tb.subscribe("job", SubscribeOptions{}).drain()
+	key := shardKey("scan", event.ShardOf("job", 4))
+	if err := tb.streams.Client().XTrimMaxLen(testContext(t), key, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w := tb.watch(t, WatchOptions{Cursor: "0-0", Jobs: []string{"job"}})
+	b, err := w.Next(testContext(t), patience)
+	if err != nil || b.Gap == nil {
+		t.Fatalf("got %+v, %v; want a gap", b, err)
+	}
+	if _, err := w.Next(testContext(t), patience); !errors.Is(err, io.EOF) {
+		t.Fatalf("after the gap: %v, want the end", err)
+	}
+}
+
 // A lost announcement is found by the head check.
 func TestWatch_WithoutPubSub(t *testing.T) {
 	tb := newTestBus(t)

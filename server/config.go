@@ -18,6 +18,8 @@ type Config struct {
 	TLSKey      string `name:"grpc-tls-key" env:"GRPC_TLS_KEY" placeholder:"FILE" help:"Its key."`
 	TLSClientCA string `name:"grpc-tls-client-ca" env:"GRPC_TLS_CLIENT_CA" placeholder:"FILE" help:"Clients must have a certificate of these CAs (mTLS)."`
 
+	MaxConnectionAge time.Duration `env:"MAX_CONNECTION_AGE" default:"5m" help:"Clients are told to connect anew, and streams to resume elsewhere, at this age or a little before, so that routers that are added get their share; 1s-24h, 0 is never."`
+
 	ClientNames []string `name:"auth-client-names" env:"AUTH_CLIENT_NAMES" placeholder:"NAME" help:"DNS or URI names in client certificates that may read everything without a token: the edges'."`
 	PublishRate float64  `env:"PUBLISH_RATE" default:"0" help:"Events a second that one caller, by token or address, may publish; 0 is no limit."`
 	Reflection  bool     `env:"REFLECTION" default:"true" negatable:"" help:"Describe the API to tools such as grpcurl."`
@@ -34,9 +36,17 @@ func (c *Config) Check() error {
 	vs.check((c.TLSCert == "") == (c.TLSKey == ""), "GRPC_TLS_CERT", c.TLSCert, "must be set together with GRPC_TLS_KEY")
 	vs.check(c.TLSClientCA == "" || c.TLSCert != "", "GRPC_TLS_CLIENT_CA", c.TLSClientCA, "needs GRPC_TLS_CERT")
 	vs.check(len(c.ClientNames) == 0 || c.TLSClientCA != "", "AUTH_CLIENT_NAMES", c.ClientNames, "needs GRPC_TLS_CLIENT_CA")
+	vs.check(c.MaxConnectionAge == 0 || c.MaxConnectionAge >= minConnectionAge && c.MaxConnectionAge <= maxConnectionAge,
+		"MAX_CONNECTION_AGE", c.MaxConnectionAge, "must be 1s-24h, or 0")
 	vs.check(c.PublishRate >= 0 && c.PublishRate <= maxPublishRate, "PUBLISH_RATE", c.PublishRate, "must be 0-1e6")
 	return vs.err()
 }
+
+// Bounds of MAX_CONNECTION_AGE.
+const (
+	minConnectionAge = time.Second
+	maxConnectionAge = 24 * time.Hour
+)
 
 // maxPublishRate is more than a bus carries.
 const maxPublishRate = 1e6

@@ -31,7 +31,7 @@ func TestConfig_DefaultsAreThoseOfTheReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := processFlags{Config{GRPCAddr: ":9090", Reflection: true}, Common{15 * time.Second, 30 * time.Second, "info"}}
+	want := processFlags{Config{GRPCAddr: ":9090", MaxConnectionAge: 5 * time.Minute, Reflection: true}, Common{15 * time.Second, 30 * time.Second, "info"}}
 	if d := cmp.Diff(want, f); d != "" {
 		t.Error(d)
 	}
@@ -44,13 +44,14 @@ func TestConfig_EnvironmentAndFlagsAreNamedAlike(t *testing.T) {
 	t.Setenv("LOG_LEVEL", "warn")
 	t.Setenv("REFLECTION", "false")
 	t.Setenv("PUBLISH_RATE", "2.5")
+	t.Setenv("MAX_CONNECTION_AGE", "0")
 	want := processFlags{Config{GRPCAddr: "127.0.0.1:1", PublishRate: 2.5}, Common{2 * time.Second, 3 * time.Second, "warn"}}
 	f, err := parse(t)
 	if d := cmp.Diff(want, f); err != nil || d != "" {
 		t.Errorf("environment: %v %s", err, d)
 	}
-	want = processFlags{Config{GRPCAddr: ":2", PublishRate: 3, Reflection: true}, Common{4 * time.Second, 5 * time.Second, "error"}}
-	f, err = parse(t, "--grpc-addr=:2", "--reflection", "--publish-rate=3", "--heartbeat-interval=4s", "--drain-timeout=5s", "--log-level=error")
+	want = processFlags{Config{GRPCAddr: ":2", MaxConnectionAge: time.Minute, PublishRate: 3, Reflection: true}, Common{4 * time.Second, 5 * time.Second, "error"}}
+	f, err = parse(t, "--grpc-addr=:2", "--reflection", "--publish-rate=3", "--max-connection-age=1m", "--heartbeat-interval=4s", "--drain-timeout=5s", "--log-level=error")
 	if d := cmp.Diff(want, f); err != nil || d != "" {
 		t.Errorf("flags: %v %s", err, d)
 	}

@@ -36,6 +36,20 @@ func errDraining() error {
 	return event.Errorf(event.Unavailable, "the router is stopping; reconnect and resume")
 }
 
+// moved is the ErrorInfo of a stream that ended because of its age, so that a
+// client need not take it for trouble.
+const (
+	movedReason = "STREAM_AGE"
+	movedDomain = "eventbus"
+)
+
+var errAge = errors.New("MAX_CONNECTION_AGE")
+
+// errMoved ends a stream that has its age.
+func errMoved() error {
+	return &event.Error{Kind: event.Unavailable, Text: "the stream has reached its age; reconnect and resume", Err: errAge}
+}
+
 // errorMapper turns the errors of the bus into gRPC statuses: the only place
 // that does.
 type errorMapper struct {
@@ -99,6 +113,9 @@ func known(e *event.Error) error {
 		}
 		return withDetails(codes.ResourceExhausted, e.Text, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	case event.Unavailable:
+		if errors.Is(e, errAge) {
+			return withDetails(codes.Unavailable, e.Text, &errdetails.ErrorInfo{Reason: movedReason, Domain: movedDomain})
+		}
 		return withDetails(codes.Unavailable, e.Text)
 	case event.Unauthenticated:
 		return withDetails(codes.Unauthenticated, e.Text)

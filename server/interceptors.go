@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
+	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
@@ -46,21 +48,32 @@ func logOptions() []logging.Option {
 	return []logging.Option{logging.WithLogOnEvents(logging.FinishCall)}
 }
 
-// drain ends all streams at once when the server stops. Unary calls go on.
+// drain ends all streams at once when the server stops, and each one when it has
+// its age: its client resumes at any router, so routers that were added later get
+// their share. Unary calls go on.
 type drain struct {
 	ctx   context.Context
 	begin context.CancelCauseFunc
+	// age is MAX_CONNECTION_AGE; 0: streams do not age.
+	age time.Duration
 }
 
-func newDrain() *drain {
+func newDrain(age time.Duration) *drain {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &drain{ctx: ctx, begin: cancel}
+	return &drain{ctx: ctx, begin: cancel, age: age}
 }
 
-// stream gives each stream a context that also ends with the drain.
-func (d *drain) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+// stream gives each stream a context that also ends with the drain, and between
+// half the age and all of it: streams that began at once, because another router
+// died, do not all move at once.
+func (d *drain) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancelCause(s.Context())
 	defer cancel(nil)
+	// A balancer takes the end of a health stream for a router that is not well.
+	if d.age > 0 && !open(info.FullMethod) {
+		t := time.AfterFunc(d.age/2+rand.N(d.age/2+1), func() { cancel(errMoved()) })
+		defer t.Stop()
+	}
 	defer context.AfterFunc(d.ctx, func() { cancel(context.Cause(d.ctx)) })()
 	return h(srv, &drainedStream{ServerStream: s, ctx: ctx})
 }

@@ -121,6 +121,7 @@ func TestConfig_AccessSettingsGoTogether(t *testing.T) {
 		"GRPC_TLS_CLIENT_CA": {TLSClientCA: "ca"},
 		"AUTH_CLIENT_NAMES":  {TLSCert: "c", TLSKey: "k", ClientNames: []string{"edge"}},
 		"PUBLISH_RATE":       {PublishRate: -1},
+		"MAX_CONNECTION_AGE": {MaxConnectionAge: time.Millisecond},
 	} {
 		c.GRPCAddr = ":9090"
 		if err := c.Check(); err == nil || event.KindOf(err) != event.Invalid || err.Error()[:len(name)] != name {

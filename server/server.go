@@ -74,9 +74,9 @@ func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *s
 	if err != nil {
 		return nil, fmt.Errorf("gRPC server: metrics: %w", err)
 	}
-	d := newDrain()
+	d := newDrain(cfg.MaxConnectionAge)
 	a := &authorizer{guard: guard, services: cfg.ClientNames, rates: newCallerRates(cfg.PublishRate), refused: m.refused}
-	options := append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), d, a)...)
+	options := append(connectionOptions(cfg.MaxConnectionAge), interceptors(log, m.grpc, newErrorMapper(log), d, a)...)
 	if cfg.TLSCert != "" {
 		files, err := certs.Load(cfg.tls(), log)
 		if err != nil {
@@ -103,14 +103,20 @@ func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *s
 	return s, nil
 }
 
-func connectionOptions() []grpc.ServerOption {
+// connectionOptions are the limits of connections. Age makes a client connect anew
+// and, with a dns:/// name, look for routers again (gRPC varies it by 10 %). Streams
+// stay on the old connection until they have their own age (drain.stream); what
+// then still is on it does not read, and is cut.
+func connectionOptions(age time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRecvBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: pingAfter, Timeout: pingTimeout, MaxConnectionAge: age, MaxConnectionAgeGrace: 2 * age, // 0 is never
+		}),
 		// After Stop no call uses the bus any more.
 		grpc.WaitForHandlers(true),
 	}

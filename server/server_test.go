@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -147,6 +148,47 @@ func TestServer_StopEndsOpenStreamsWithUnavailableWithinTheDrain(t *testing.T) {
 	}
 }
 
+// A stream ends at its age, and says so; a health stream stays, and so does the
+// client.
+func TestServer_StreamsMoveOnAtTheirAge(t *testing.T) {
+	r := newRig(t, func(s *setup) { s.grpc.MaxConnectionAge = 400 * time.Millisecond })
+	health, err := healthv1.NewHealthClient(r.conn).Watch(testContext(t), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := r.publish(t, scanEvent("j", "a"), scanEvent("j", "b"))
+	r.projected(t, 2)
+	for range 3 { // on more than one connection
+		sub, _ := r.subscribe(t, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j", AfterId: ids[0]})
+		if got := stages(t, sub, 1); got[0] != "b" {
+			t.Fatalf("got %v", got)
+		}
+		watch, err := r.Watch(testContext(t), &eventbusv1.WatchRequest{Domain: "scan"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, s := range map[string]interface{ RecvMsg(any) error }{"subscribe": sub, "watch": watch} {
+			var err error
+			for err == nil {
+				err = s.RecvMsg(&eventbusv1.WatchResponse{})
+			}
+			info, _ := status.Convert(err).Details()[0].(*errdetails.ErrorInfo)
+			if status.Code(err) != codes.Unavailable || info.GetReason() != "STREAM_AGE" {
+				t.Errorf("%s ended with %v, %v", name, err, info)
+			}
+		}
+	}
+	// Its connection was told to go and lives on for those that are on it; what does
+	// not end by itself is cut after the grace.
+	began := time.Now()
+	for err == nil {
+		_, err = health.Recv()
+	}
+	if code := status.Code(err); code != codes.Unavailable || time.Since(began) > waitLong {
+		t.Errorf("the health stream ended with %v", err)
+	}
+}
+
 func TestServer_StopAnswersCallsUnderWay(t *testing.T) {
 	r := newRig(t)
 	if err := r.redis.Pause(); err != nil {
@@ -232,7 +274,7 @@ func TestServer_PanicIsInternalAndTheServerGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := &authorizer{guard: openTo(t), rates: newCallerRates(0), refused: m.refused}
-	s := grpc.NewServer(append(connectionOptions(), interceptors(log, m.grpc, newErrorMapper(log), newDrain(), a)...)...)
+	s := grpc.NewServer(append(connectionOptions(0), interceptors(log, m.grpc, newErrorMapper(log), newDrain(0), a)...)...)
 	eventbusv1.RegisterEventBusServiceServer(s, panicking{})
 	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -18,6 +18,11 @@
 //                     stops. Repeat with backoff.
 //   INTERNAL          anything unforeseen, with a fixed text; the details are
 //                     in the router's log.
+// With AUTH_REQUIRED (false) also:
+//   UNAUTHENTICATED   no token, or one that is bad or expired; a stream ends
+//                     with it when its token does. Come back with a new token.
+//   PERMISSION_DENIED the token grants neither this job nor this domain.
+//                     Repeating does not help.
 // Further codes stand at each RPC. The server also speaks grpc.health.v1 and
 // reflection.
 //
@@ -772,7 +777,8 @@ type WatchRequest struct {
 	// These stages only; empty: all.
 	Stages []string `protobuf:"bytes,3,rep,name=stages,proto3" json:"stages,omitempty"`
 	// Resume after this cursor; empty: live only. It is a WatchResponse.cursor
-	// of a watch of the same domain. HTTP: the header Last-Event-ID, else the
+	// of a watch of the same domain, or "0-0": everything that the shards' logs
+	// retain, 10 minutes at least. HTTP: the header Last-Event-ID, else the
 	// query parameter last_event_id, else cursor.
 	Cursor        string `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -18,6 +18,11 @@
 //                     stops. Repeat with backoff.
 //   INTERNAL          anything unforeseen, with a fixed text; the details are
 //                     in the router's log.
+// With AUTH_REQUIRED (false) also:
+//   UNAUTHENTICATED   no token, or one that is bad or expired; a stream ends
+//                     with it when its token does. Come back with a new token.
+//   PERMISSION_DENIED the token grants neither this job nor this domain.
+//                     Repeating does not help.
 // Further codes stand at each RPC. The server also speaks grpc.health.v1 and
 // reflection.
 //

@@ -65,8 +65,13 @@ fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
 	done; \
 	[ $$found = 1 ] || echo 'no fuzz tests'
 
+BENCH_FLAGS ?=
 .PHONY: bench
-bench: deps ## Run the Go benchmarks that match BENCH (all)
+bench: deps build ## Measure everything beside the floor, about 6 minutes, into docs/performance.md (BENCH_FLAGS)
+	$(BIN)/eventbus bench --self=serve,router+edge --floor --page=docs/performance.md $(BENCH_FLAGS)
+
+.PHONY: microbench
+microbench: deps ## Run the Go benchmarks that match BENCH (all)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...
 
 .PHONY: lint

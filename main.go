@@ -15,6 +15,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -25,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/eco2-team/eventbus/edge"
+	"github.com/eco2-team/eventbus/edge/bench"
 	"github.com/eco2-team/eventbus/edge/console"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
@@ -48,6 +51,18 @@ type cli struct {
 	Serve  serveCmd  `cmd:"" help:"Router and edge in one process on your Redis: the small deployment."`
 	Router routerCmd `cmd:"" help:"The bus: gRPC, backed by Redis."`
 	Edge   edgeCmd   `cmd:"" help:"SSE for browsers, in front of routers."`
+	Bench  benchCmd  `cmd:"" help:"Load test of a running bus: real SSE and gRPC connections, checked for loss, order and duplicates while it measures."`
+	Floor  floorCmd  `cmd:"" name:"bench-floor" hidden:"" help:"What bench --floor measures the bus against."`
+}
+
+// benchCmd is what a load test can be told.
+type benchCmd struct {
+	Load bench.Config `embed:""`
+}
+
+// floorCmd is the process beside it.
+type floorCmd struct {
+	Floor bench.FloorConfig `embed:""`
 }
 
 // routerCmd is a router's settings.
@@ -217,6 +232,23 @@ func (c *devCmd) Run(out io.Writer) error {
 	return c.run(more)
 }
 
+// Run runs a load test; a signal ends it.
+func (c *benchCmd) Run(out io.Writer) error {
+	if err := c.Load.Check(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return bench.Run(ctx, c.Load, version, out, os.Stderr)
+}
+
+// Run runs what a load test is compared with.
+func (c *floorCmd) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return bench.ServeFloor(ctx, c.Floor)
+}
+
 // greeting tells where to look.
 func (c *devCmd) greeting(httpAddr, grpcAddr string) string {
 	local := func(addr string) string {
@@ -310,15 +342,15 @@ func runApp(common server.Common, who access.Config, adminAddr string, options .
 	if err := app.Start(start); err != nil {
 		return err
 	}
-	signal := <-app.Wait()
-	log.Info("stopping", "signal", fmt.Sprint(signal.Signal))
+	sig := <-app.Wait()
+	log.Info("stopping", "signal", fmt.Sprint(sig.Signal))
 	stop, cancel := context.WithTimeout(context.Background(), app.StopTimeout())
 	defer cancel()
 	if err := app.Stop(stop); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	if signal.ExitCode != 0 {
-		return fmt.Errorf("exit code %d", signal.ExitCode)
+	if sig.ExitCode != 0 {
+		return fmt.Errorf("exit code %d", sig.ExitCode)
 	}
 	return nil
 }

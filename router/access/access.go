@@ -13,6 +13,7 @@ package access
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"log/slog"
@@ -36,6 +37,8 @@ const (
 type Guard struct {
 	keys   keys
 	parser *jwt.Parser
+	// verified are tokens that need not be verified again.
+	verified *verified
 	// insider is a token of this process, for its own parts; empty where access is
 	// not required.
 	insider string
@@ -57,7 +60,10 @@ func New(c Config, log *slog.Logger) (*Guard, error) {
 	algs := c.Algorithms
 	var err error
 	if c.Key != "" {
-		g.keys, algs, err = staticKeys(c)
+		var f *keyFile
+		if f, err = newKeyFile(c, log); err == nil {
+			g.keys, algs = f.find, algorithms() // find pins them to the key's
+		}
 	} else {
 		var ctx context.Context
 		ctx, g.stop = context.WithCancel(context.Background())
@@ -81,6 +87,10 @@ func New(c Config, log *slog.Logger) (*Guard, error) {
 		options = append(options, jwt.WithAudience(c.Audience))
 	}
 	g.parser = jwt.NewParser(options...)
+	if g.verified, err = newVerified(g.keys); err != nil {
+		g.stop()
+		return nil, err
+	}
 	g.insider = rand.Text() + rand.Text()
 	return g, nil
 }
@@ -113,12 +123,19 @@ func (g *Guard) Verify(ctx context.Context, token string) (*Identity, error) {
 	case len(token) > MaxTokenBytes:
 		return nil, event.Errorf(event.Unauthenticated, "the token is longer than %d bytes", MaxTokenBytes)
 	}
+	hash := tokenHash(sha256.Sum256([]byte(token)))
+	if id := g.verified.find(ctx, hash); id != nil {
+		return id, nil
+	}
 	var c claims
-	_, err := g.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+	var key any
+	parsed, err := g.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		if _, critical := t.Header["crit"]; critical {
 			return nil, errors.New("crit is not understood") // RFC 7515, 4.1.11
 		}
-		return g.keys(ctx, t)
+		var err error
+		key, err = g.keys(ctx, t)
+		return key, err
 	})
 	if err != nil {
 		return nil, explain(err)
@@ -130,6 +147,7 @@ func (g *Guard) Verify(ctx context.Context, token string) (*Identity, error) {
 	if err != nil {
 		return nil, event.Errorf(event.Unauthenticated, "the token's grants: %s", err.Error())
 	}
+	g.verified.keep(hash, parsed, key, id)
 	return id, nil
 }
 

@@ -12,7 +12,7 @@ import (
 // tags are the reference of --help.
 type Config struct {
 	Required bool   `name:"auth-required" env:"AUTH_REQUIRED" negatable:"" help:"Refuse every call and stream without a token that grants it. Without this, whoever reaches a port may do everything."`
-	Key      string `name:"auth-key" env:"AUTH_KEY" placeholder:"FILE" help:"File with the key that tokens are signed with: a public key or certificate in PEM, else a secret of at least 32 bytes. This or AUTH_JWKS_URL."`
+	Key      string `name:"auth-key" env:"AUTH_KEY" placeholder:"FILE" help:"File with the key that tokens are signed with: a public key or certificate in PEM, else a secret of at least 32 bytes. Read again when it changes. This or AUTH_JWKS_URL."`
 	JWKSURL  string `name:"auth-jwks-url" env:"AUTH_JWKS_URL" placeholder:"URL" help:"Where the issuer publishes its public keys; read again every 5 minutes, and for a key that is not known."`
 
 	Algorithms []string `name:"auth-algorithms" env:"AUTH_ALGORITHMS" placeholder:"ALG" help:"Signatures that are accepted: HS256, RS256, ES256, EdDSA. Default: the one of AUTH_KEY; RS256, ES256 and EdDSA with AUTH_JWKS_URL."`

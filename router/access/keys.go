@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +19,6 @@ import (
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/time/rate"
-
-	"github.com/eco2-team/eventbus/router/event"
 )
 
 // Bounds of keys.
@@ -45,21 +41,15 @@ const (
 // keys finds the key of a token.
 type keys func(ctx context.Context, t *jwt.Token) (any, error)
 
-// readKey reads AUTH_KEY: the key, and the one algorithm that goes with it.
-func readKey(path string) (key any, alg string, err error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return nil, "", fmt.Errorf("AUTH_KEY: %w", err)
-	}
+// parseKey reads what is in AUTH_KEY: the key, and the one algorithm that goes with
+// it.
+func parseKey(text []byte) (key any, alg string, err error) {
 	if block, _ := pem.Decode(text); block != nil {
-		if key, alg, err = publicKey(block); err != nil {
-			return nil, "", fmt.Errorf("AUTH_KEY: %s: %w", path, err)
-		}
-		return key, alg, nil
+		return publicKey(block)
 	}
 	secret := bytes.TrimSpace(text)
 	if err := checkSecret(secret); err != nil {
-		return nil, "", fmt.Errorf("AUTH_KEY: %s: %w", path, err)
+		return nil, "", err
 	}
 	return secret, hs256, nil
 }
@@ -116,18 +106,6 @@ func publicKey(block *pem.Block) (key any, alg string, err error) {
 		return k, eddsa, nil
 	}
 	return nil, "", fmt.Errorf("%T must be an RSA, ECDSA or Ed25519 key", key)
-}
-
-// staticKeys checks that the algorithms go with the key.
-func staticKeys(c Config) (keys, []string, error) {
-	key, alg, err := readKey(c.Key)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(c.Algorithms) > 0 && !slices.Equal(c.Algorithms, []string{alg}) {
-		return nil, nil, event.Refuse(event.Violate("AUTH_ALGORITHMS", fmt.Sprint(c.Algorithms), "must be "+alg+" with the key in AUTH_KEY"))
-	}
-	return func(context.Context, *jwt.Token) (any, error) { return key, nil }, []string{alg}, nil
 }
 
 // errNoKeys: the issuer could not be asked, so nothing is known about the token.

@@ -41,8 +41,8 @@ type memoryJob struct {
 	id     string
 	events []*eventbusv1.Event
 	keys   map[string]string
-	// batches are the sizes of its PublishBatch calls, duplicates counts the
-	// events that were known.
+	// batches are the sizes of its calls, duplicates counts the events that were
+	// known.
 	batches    []int
 	duplicates int
 }
@@ -54,7 +54,12 @@ func newMemoryBus() *memoryBus {
 func (b *memoryBus) Publish(_ context.Context, req *eventbusv1.PublishRequest) (*eventbusv1.PublishResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.take(req)
+	resp, err := b.take(req)
+	if err == nil {
+		j := b.byID[req.GetEvent().GetJobId()]
+		j.batches = append(j.batches, 1)
+	}
+	return resp, err
 }
 
 func (b *memoryBus) PublishBatch(_ context.Context, req *eventbusv1.PublishBatchRequest) (*eventbusv1.PublishBatchResponse, error) {
@@ -164,12 +169,6 @@ func (b *memoryBus) duplicates() (n int) {
 	return n
 }
 
-func (b *memoryBus) countCalls() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.calls
-}
-
 // serve puts the bus on a loopback port and returns a client of it.
 func (b *memoryBus) serve(t *testing.T) eventbusv1.EventBusServiceClient {
 	t.Helper()
@@ -200,11 +199,16 @@ func (b *memoryBus) serve(t *testing.T) eventbusv1.EventBusServiceClient {
 type inProcess struct {
 	eventbusv1.EventBusServiceClient
 	bus *memoryBus
-	// latency is how long a batch takes.
+	// latency is how long a call takes.
 	latency time.Duration
 }
 
 func (c inProcess) Publish(ctx context.Context, req *eventbusv1.PublishRequest, _ ...grpc.CallOption) (*eventbusv1.PublishResponse, error) {
+	select {
+	case <-time.After(c.latency):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	return c.bus.Publish(ctx, req)
 }
 

@@ -5,17 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
-	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
-)
-
-const (
-	// maxBatch bounds one PublishBatch.
-	maxBatch = 50
-	// tokenBuffer holds the tokens that come while a batch is on its way. When the
-	// bus is away it fills, and then the model waits: nothing is dropped.
-	tokenBuffer = 256
+	"github.com/eco2-team/eventbus/server/client"
 )
 
 // chatAnswer is what the model says, 200 tokens.
@@ -33,63 +23,13 @@ const chatAnswer = `Here is how to recycle an aluminium can right. First, pour o
 // chat plays one answer of a language model: a token is an event, and the final
 // event holds the whole text.
 func chat(ctx context.Context, j job) error {
-	tokens := make(chan string, tokenBuffer)
-	g, groupCtx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(tokens)
-		return j.generate(groupCtx, tokens)
-	})
-	g.Go(func() error { return j.publishTokens(groupCtx, tokens) })
-	if err := g.Wait(); err != nil {
-		return err
+	for i, token := range strings.SplitAfter(chatAnswer, " ") {
+		if err := j.work(ctx, 1); err != nil { // the model
+			return err
+		}
+		if err := j.Token(ctx, token, client.WithKey(fmt.Sprintf("token/%d", i+1))); err != nil {
+			return err
+		}
 	}
 	return j.finish(ctx, map[string]string{"text": chatAnswer})
-}
-
-// generate stands for the model: it sends a token per pace.
-func (j job) generate(ctx context.Context, tokens chan<- string) error {
-	for _, token := range strings.SplitAfter(chatAnswer, " ") {
-		if err := j.work(ctx, 1); err != nil {
-			return err
-		}
-		select {
-		case tokens <- token:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// publishTokens publishes until tokens is closed: a call takes all that came
-// during the one before, mostly one token, many after a slow call.
-func (j job) publishTokens(ctx context.Context, tokens <-chan string) error {
-	n := 0
-	for token := range tokens {
-		var batch []*eventbusv1.PublishRequest
-		for ok := true; ok; token, ok = next(tokens, len(batch)) {
-			n++
-			batch = append(batch, j.request(fmt.Sprintf("token/%d", n), &eventbusv1.Event{
-				Stage: "token", Status: "streaming", Content: token,
-			}))
-		}
-		if err := j.publishBatch(ctx, batch); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// next returns the next token if one is ready and the batch, now of size n, has
-// room for it.
-func next(tokens <-chan string, n int) (string, bool) {
-	if n == maxBatch {
-		return "", false
-	}
-	select {
-	case token, ok := <-tokens:
-		return token, ok
-	default:
-		return "", false
-	}
 }

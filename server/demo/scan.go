@@ -3,14 +3,14 @@ package demo
 import (
 	"context"
 
-	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/server/client"
 )
 
 // scanStage is a stage of the scan of a photo of waste.
 type scanStage struct {
 	name string
 	// from and to are the job's progress at its start and end, in per cent.
-	from, to int32
+	from, to int
 	// paces is how long it works.
 	paces   int
 	message string
@@ -45,22 +45,22 @@ func scanStages() []scanStage {
 func scan(ctx context.Context, j job) error {
 	whole := map[string]any{}
 	for _, s := range scanStages() {
-		started := &eventbusv1.Event{Stage: s.name, Status: "started", Progress: new(s.from), Message: s.message}
-		if err := j.publish(ctx, s.name+"/started", started); err != nil {
+		if err := j.Progress(ctx, s.name, s.from, client.WithMessage(s.message), client.WithKey(s.name+"/started")); err != nil {
 			return err
 		}
 		if err := j.work(ctx, s.paces); err != nil {
 			return err
 		}
-		completed := &eventbusv1.Event{Stage: s.name, Status: "completed", Progress: new(s.to)}
+		found := []client.SendOption{client.WithStatus(client.Completed), client.WithKey(s.name + "/completed")}
 		if s.result != nil {
-			var err error
-			if completed.Result, err = jsonValue(s.result); err != nil {
+			value, err := client.Value(s.result)
+			if err != nil {
 				return err
 			}
+			found = append(found, client.WithResult(value))
 			whole[s.name] = s.result
 		}
-		if err := j.publish(ctx, s.name+"/completed", completed); err != nil {
+		if err := j.Progress(ctx, s.name, s.to, found...); err != nil {
 			return err
 		}
 	}
@@ -69,11 +69,5 @@ func scan(ctx context.Context, j job) error {
 
 // finish publishes the job's last event; the bus refuses any event after it.
 func (j job) finish(ctx context.Context, result any) error {
-	value, err := jsonValue(result)
-	if err != nil {
-		return err
-	}
-	return j.publish(ctx, "done", &eventbusv1.Event{
-		Stage: "done", Status: "completed", Progress: new(int32(100)), Result: value, Final: true,
-	})
+	return j.Done(ctx, result, client.WithKey("done"))
 }

@@ -9,9 +9,13 @@
 //   - The last event is final.
 //
 // It plays two jobs over and over, so that `eventbus dev` has something to show.
-// It owns no connection and knows nothing of Redis or HTTP.
+// It owns no connection and knows nothing of Redis or HTTP. Retries, batches and the
+// flush at the end are the client's (server/client); the keys are the worker's: they
+// name the step within the job and nothing else (no time, no random part), so that
+// whoever plays the same job again after a crash repeats the same keys, and the bus
+// keeps one event of each.
 //
-//	scan.go, chat.go (the jobs) → publish.go (keys, retries) → gRPC Publish → router
+//	scan.go, chat.go (the jobs) → server/client → gRPC Publish → router
 package demo
 
 import (
@@ -24,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/server/client"
 )
 
 // DefaultPace plays about 25 tokens a second and a scan in about four seconds.
@@ -31,6 +36,9 @@ const DefaultPace = 40 * time.Millisecond
 
 // restPaces is the rest between two jobs of a kind: two seconds at DefaultPace.
 const restPaces = 50
+
+// flushTimeout bounds the flush at the end.
+const flushTimeout = 2 * time.Second
 
 // Options are the worker's settings.
 type Options struct {
@@ -41,21 +49,24 @@ type Options struct {
 
 // Worker plays the jobs.
 type Worker struct {
-	client eventbusv1.EventBusServiceClient
-	logger *slog.Logger
-	pace   time.Duration
+	client    eventbusv1.EventBusServiceClient
+	publisher *client.Publisher // of one Run
+	logger    *slog.Logger
+	pace      time.Duration
 }
 
-// New returns a worker that publishes through client, which stays the caller's.
-func New(client eventbusv1.EventBusServiceClient, logger *slog.Logger, opts Options) *Worker {
-	return &Worker{client: client, logger: logger, pace: opts.Pace}
+// New returns a worker that publishes through api, which stays the caller's.
+func New(api eventbusv1.EventBusServiceClient, logger *slog.Logger, opts Options) *Worker {
+	return &Worker{client: api, logger: logger, pace: opts.Pace}
 }
 
 // Run plays a scan and a chat, each again and again, side by side. It blocks
 // until ctx ends and then returns nil. An error means that the bus refused an
 // event for good (a bad one, an unknown domain, no permission) or was away for
-// retryFor.
+// an hour.
 func (w *Worker) Run(ctx context.Context) error {
+	w.publisher = client.New(w.client, w.logger).Publisher(client.PublisherOptions{})
+	defer w.flush()
 	g, groupCtx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.repeat(groupCtx, "scan", scan) })
 	g.Go(func() error { return w.repeat(groupCtx, "chat", chat) })
@@ -65,12 +76,22 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil // it was asked to end
 }
 
+// flush publishes what is left.
+func (w *Worker) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := w.publisher.Close(ctx); err != nil {
+		w.logger.Warn("demo worker leaves events behind", "error", err)
+	}
+}
+
 // repeat plays one new job after the other until ctx ends.
 func (w *Worker) repeat(ctx context.Context, domain string, play func(context.Context, job) error) error {
 	for {
-		j := job{Worker: w, domain: domain, id: uuid.NewString()}
+		id := uuid.NewString()
+		j := job{w.publisher.Job(domain, id), w.pace}
 		if err := play(ctx, j); err != nil {
-			return fmt.Errorf("demo: %s job %s: %w", domain, j.id, err)
+			return fmt.Errorf("demo: %s job %s: %w", domain, id, err)
 		}
 		if err := j.work(ctx, restPaces); err != nil {
 			return err
@@ -80,8 +101,8 @@ func (w *Worker) repeat(ctx context.Context, domain string, play func(context.Co
 
 // job is one job under way.
 type job struct {
-	*Worker
-	domain, id string
+	*client.Job
+	pace time.Duration
 }
 
 // work stands for the work that a real worker does here.

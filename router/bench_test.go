@@ -58,7 +58,7 @@ func BenchmarkPublish64Floor(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			i := int(n.Add(1))
-			err := pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: shardKey("scan", i%4), Values: shardFields(benchEvent(i), time.Now())}).Err()
+			err := pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: shardKey("scan", i%4), Values: appendShardFields(nil, benchEvent(i), timestamp(time.Now()))}).Err()
 			if err != nil {
 				b.Error(err)
 				return
@@ -89,7 +89,7 @@ func BenchmarkPublishBatch100Floor(b *testing.B) {
 	for b.Loop() {
 		pipe := c.Pipeline()
 		for range 100 {
-			pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: "scan:events:0", Values: shardFields(benchEvent(1), time.Now())})
+			pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: "scan:events:0", Values: appendShardFields(nil, benchEvent(1), timestamp(time.Now()))})
 		}
 		if _, err := pipe.Exec(context.Background()); err != nil {
 			b.Fatal(err)
@@ -139,7 +139,7 @@ func fill(b *testing.B, c redis.UniversalClient, key string, jobs, entries int) 
 		for i := range 500 {
 			e := benchEvent(i)
 			e.JobID = ids[i%jobs]
-			pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: key, Values: shardFields(e, time.Now())})
+			pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: key, Values: appendShardFields(nil, e, timestamp(time.Now()))})
 		}
 		if _, err := pipe.Exec(context.Background()); err != nil {
 			b.Fatal(err)
@@ -156,7 +156,7 @@ func BenchmarkBridgeFloor(b *testing.B) {
 		add, publish := streams.Pipeline(), pubsub.Pipeline()
 		for i := range 500 {
 			e := benchEvent(i)
-			add.XAdd(ctx, &redis.XAddArgs{Stream: logKey("scan", e.JobID), MaxLen: 10000, Values: logFields(e)})
+			add.XAdd(ctx, &redis.XAddArgs{Stream: logKey("scan", e.JobID), MaxLen: 10000, Values: appendLogFields(nil, e)})
 			publish.Publish(ctx, liveChannel(e.JobID), e.AppendJSON(nil))
 		}
 		if _, err := add.Exec(ctx); err != nil {

@@ -233,25 +233,14 @@ func (b *bridge) runClaim(ctx context.Context, args ...any) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := func(eval func(pipe redis.Pipeliner) *redis.Cmd) ([]any, error) {
-		pipe := node.Pipeline()
-		script := eval(pipe)
-		wait := pipe.Do(ctx, "WAIT", b.cfg.MinReplicas, waitTimeout.Milliseconds())
-		_, _ = pipe.Exec(ctx) // each command has its own error
-		reply, err := script.Slice()
-		if err != nil {
-			return nil, err
-		}
-		return reply, wait.Err() // the connection broke: it may have been a failover
-	}
-	reply, err := run(func(pipe redis.Pipeliner) *redis.Cmd { return b.scripts.claim.EvalSha(ctx, pipe, keys, args...) })
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		reply, err = run(func(pipe redis.Pipeliner) *redis.Cmd { return b.scripts.claim.Eval(ctx, pipe, keys, args...) })
-	}
+	cmd, _, err := runAndWait(ctx, node, b.cfg.MinReplicas, call{b.scripts.claim, keys, args})
 	if cluster, ok := b.streams.(*redis.ClusterClient); ok && err != nil {
-		cluster.ReloadState(ctx) // as in appendDurably
+		cluster.ReloadState(ctx) // as in lane.append
 	}
-	return reply, err
+	if err != nil {
+		return nil, err // the connection broke, perhaps: it may have been a failover
+	}
+	return cmd.Slice()
 }
 
 // createGroup makes the group anew, so far back that nothing acknowledged is

@@ -122,20 +122,13 @@ func (b *Bus) connect(s scripts) error {
 	if err != nil {
 		return err
 	}
-	appender, err := streams(tuning{retries: -1, pool: 16, read: readTimeout})
+	appender, err := streams(tuning{retries: -1, pool: shards + 1, read: readTimeout + waitTimeout})
 	if err != nil {
 		return err
-	}
-	durable, err := streams(tuning{retries: -1, pool: 64, read: readTimeout + waitTimeout})
-	if err != nil {
-		return err
-	}
-	pipe, err := appender.AutoPipeline()
-	if err != nil {
-		return fmt.Errorf("auto pipeline: %w", err)
 	}
 	b.monitor = newMonitor(&b.cfg, b.streams, b.metrics, b.log)
-	b.publisher = &publisher{cfg: &b.cfg, scripts: s, pipe: pipe, durable: durable, monitor: b.monitor, metrics: b.metrics}
+	b.publisher = newPublisher(&b.cfg, s, appender, b.monitor, b.metrics)
+	b.closers = append(b.closers, b.publisher.close) // before its client
 	b.hub = newTopicHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.watches = newWatchHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, blocking: blocking, metrics: b.metrics, log: b.log}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/eco2-team/eventbus/router/event"
@@ -70,24 +69,22 @@ func parseEntries(reply any) ([]entry, error) {
 	return out, nil
 }
 
-// shardFields are the fields of an event in the shard log. The legacy ones are
-// always there, because other readers of the stream expect them.
-func shardFields(e *event.Event, now time.Time) []string {
+// appendShardFields appends the fields of an event in the shard log, as a command's
+// arguments; ts is when it was published. The legacy ones are always there, because
+// other readers of the stream expect them.
+func appendShardFields(f []any, e *event.Event, ts string) []any {
 	progress := ""
 	if e.HasProgress {
 		progress = strconv.Itoa(int(e.Progress))
 	}
-	f := make([]string, 0, 28)
 	f = append(f, "job_id", e.JobID, "stage", e.Stage, "status", e.Status, "seq", "0",
-		"ts", strconv.FormatFloat(float64(now.UnixMicro())/1e6, 'f', 6, 64),
-		"progress", progress, "result", e.Result, "final", boolText(e.Final))
+		"ts", ts, "progress", progress, "result", e.Result, "final", boolText(e.Final))
 	return appendOptional(f, e)
 }
 
-// logFields are the fields of an event in the job log, besides seq, final and
-// bytes, which the projection script writes.
-func logFields(e *event.Event) []string {
-	f := make([]string, 0, 20)
+// appendLogFields appends the fields of an event in the job log, besides seq, final
+// and bytes, which the projection script writes.
+func appendLogFields(f []any, e *event.Event) []any {
 	f = append(f, "stage", e.Stage, "status", e.Status)
 	if e.HasProgress {
 		f = append(f, "progress", strconv.Itoa(int(e.Progress)))
@@ -98,7 +95,7 @@ func logFields(e *event.Event) []string {
 	return appendOptional(f, e)
 }
 
-func appendOptional(f []string, e *event.Event) []string {
+func appendOptional(f []any, e *event.Event) []any {
 	if e.Message != "" {
 		f = append(f, "message", e.Message)
 	}
@@ -112,6 +109,15 @@ func appendOptional(f []string, e *event.Event) []string {
 		f = append(f, "traceparent", e.Traceparent)
 	}
 	return f
+}
+
+// texts turns arguments that are strings all into fields.
+func texts(args []any) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		out[i], _ = a.(string)
+	}
+	return out
 }
 
 func boolText(b bool) string {

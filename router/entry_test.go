@@ -207,7 +207,7 @@ func entryEvent() *rapid.Generator[*event.Event] {
 func TestShardEntry_ReadsWhatPublishWrote(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := entryEvent().Draw(t, "event")
-		got, err := parseShardEntry("scan", entry{want.ID, shardFields(want, time.Now())})
+		got, err := parseShardEntry("scan", entry{want.ID, texts(appendShardFields(nil, want, timestamp(time.Now())))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func TestShardEntry_ReadsWhatPublishWrote(t *testing.T) {
 
 func TestShardFields_AlwaysHaveTheLegacyOnes(t *testing.T) {
 	bare := &event.Event{JobID: "job-1", Stage: "vision"}
-	got := shardFields(bare, time.UnixMicro(1737415902456789))
+	got := texts(appendShardFields(nil, bare, timestamp(time.UnixMicro(1737415902456789))))
 	want := []string{
 		"job_id", "job-1", "stage", "vision", "status", "", "seq", "0", "ts", "1737415902.456789", "progress", "", "result", "", "final", "0",
 	}
@@ -230,7 +230,7 @@ func TestShardFields_AlwaysHaveTheLegacyOnes(t *testing.T) {
 		JobID: "job-1", Stage: "done", Status: "completed", HasProgress: true, Progress: 100, Result: "[]", Final: true,
 		Message: "m", Content: "c", Attributes: map[string]string{"a": "b"}, Traceparent: "t",
 	}
-	got = shardFields(full, time.UnixMicro(1737415902000001))
+	got = texts(appendShardFields(nil, full, timestamp(time.UnixMicro(1737415902000001))))
 	want = []string{
 		"job_id", "job-1", "stage", "done", "status", "completed", "seq", "0", "ts", "1737415902.000001", "progress", "100", "result", "[]",
 		"final", "1", "message", "m", "content", "c", "attributes", `{"a":"b"}`, "traceparent", "t",
@@ -242,7 +242,7 @@ func TestShardFields_AlwaysHaveTheLegacyOnes(t *testing.T) {
 
 // scriptFields are the fields that the projection script adds.
 func scriptFields(e *event.Event, orig string) []string {
-	f := append([]string{"seq", "7", "final", boolText(e.Final), "bytes", "12345"}, logFields(e)...)
+	f := append([]string{"seq", "7", "final", boolText(e.Final), "bytes", "12345"}, texts(appendLogFields(nil, e))...)
 	if orig != "" {
 		f = append(f, "orig", orig)
 	}

@@ -44,12 +44,12 @@ func newMonitor(cfg *Config, c redis.UniversalClient, m *metrics, log *slog.Logg
 
 // admit refuses a publish while the shard's readers are too far behind, or Redis
 // is nearly full.
-func (m *monitor) admit(domain string, shard int) error {
+func (m *monitor) admit(ref shardRef, key string) error {
 	m.mu.Lock()
-	lag, full := m.lags[shardKey(domain, shard)], m.full
+	lag, full := m.lags[key], m.full
 	m.mu.Unlock()
 	if lag > int64(m.cfg.MaxLag) {
-		err := event.Errorf(event.Exhausted, "the bus is behind: shard %s:%d has %d unread entries, more than MAX_LAG %d; wait", domain, shard, lag, m.cfg.MaxLag)
+		err := event.Errorf(event.Exhausted, "the bus is behind: shard %s:%d has %d unread entries, more than MAX_LAG %d; wait", ref.domain, ref.shard, lag, m.cfg.MaxLag)
 		err.RetryAfter = retryAfter
 		return err
 	}

@@ -93,11 +93,10 @@ func (b *bridge) projection(job *jobBatch) call {
 		if !e.Streaming() {
 			state = string(e.AppendJSONTail(nil))
 		}
-		fields := logFields(e)
-		args = append(args, e.ID.String(), boolText(e.Final), state, e.Size(), len(fields))
-		for _, f := range fields {
-			args = append(args, f)
-		}
+		args = append(args, e.ID.String(), boolText(e.Final), state, e.Size(), 0)
+		head := len(args)
+		args = appendLogFields(args, e)
+		args[head-1] = len(args) - head
 	}
 	return call{b.scripts.project, []string{logKey(b.domain, job.jobID), stateKey(b.domain, job.jobID)}, args}
 }
@@ -148,7 +147,8 @@ func (b *bridge) projected(job *jobBatch, reply []string) error {
 // bury makes a job's events dead letters.
 func (b *bridge) bury(bt *batch, job *jobBatch, err error) {
 	for _, e := range job.events {
-		en := entry{e.ID, append(shardFields(e, time.Now()), "domain", e.Domain)}
+		fields := appendShardFields([]any{"domain", e.Domain}, e, timestamp(time.Now()))
+		en := entry{e.ID, texts(fields)}
 		bt.dead = append(bt.dead, deadLetter{en, err.Error()})
 	}
 	job.events = nil

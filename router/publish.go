@@ -2,10 +2,11 @@ package router
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/eco2-team/eventbus/router/event"
@@ -32,139 +33,216 @@ type Receipt struct {
 type publisher struct {
 	cfg     *Config
 	scripts scripts
-	// pipe shares the round trips of concurrent calls. Its client never retries: a
-	// retried script without key would append twice.
-	pipe *redis.AutoPipeliner
-	// durable is for WAIT, which must follow the script on the same connection.
-	durable redis.UniversalClient
+	// redis never retries: a repeated script without key would append twice.
+	redis   redis.UniversalClient
 	monitor *monitor
 	metrics *metrics
+	lanes   map[shardRef]*lane
 }
 
-// waitTimeout is how long an event may take to reach its replicas.
-const waitTimeout = time.Second
+// lane appends to one shard log. Calls that come while a script runs share the
+// next one: what Redis takes for a script and its round trip is most of what an
+// event costs there.
+type lane struct {
+	*publisher
+	ref       shardRef
+	key       string
+	published prometheus.Counter
+	calls     group[*appendCall]
+}
 
-// shardBatch is what one script call appends.
-type shardBatch struct {
-	domain string
-	shard  int
-	keys   []string
-	args   []any
+// appendCall is what one call appends to one shard.
+type appendCall struct {
+	// keys and args are the script's, for these requests.
+	keys []string
+	args []any
 	// at are the indices of the requests.
-	at []int
+	at    []int
+	bytes int
+	// reply has a string for each request.
+	reply []string
+	err   error
 }
 
-// Publish appends events in order, one script call for each shard. The errors
-// are Over, Exhausted and Unavailable; after one, a part may be written.
+const (
+	// waitTimeout is how long an event may take to reach its replicas.
+	waitTimeout = time.Second
+	// appendTimeout bounds a script and its WAIT, connecting included.
+	appendTimeout = dialTimeout + readTimeout + waitTimeout
+	// appendRequests and appendBytes bound what shares a script, so that it does not
+	// hold Redis up for long; a single call may be larger.
+	appendRequests = 512
+	appendBytes    = 1 << 20
+)
+
+// How publish.lua is told about a request.
+const (
+	flagKey   = 1 // it has an idempotency key
+	flagFinal = 2
+	flagFirst = 4 // it is the first of its call
+)
+
+func newPublisher(cfg *Config, s scripts, c redis.UniversalClient, m *monitor, mt *metrics) *publisher {
+	p := &publisher{cfg: cfg, scripts: s, redis: c, monitor: m, metrics: mt, lanes: make(map[shardRef]*lane)}
+	for _, d := range cfg.Domains {
+		for i := range cfg.ShardCount {
+			l := &lane{publisher: p, ref: shardRef{d, i}, key: shardKey(d, i), published: mt.published.WithLabelValues(d)}
+			l.calls.run, l.calls.fits = l.run, fitAppends
+			p.lanes[l.ref] = l
+		}
+	}
+	return p
+}
+
+func fitAppends(calls []*appendCall) int {
+	requests, bytes := 0, 0
+	for i, c := range calls {
+		requests += len(c.at)
+		bytes += c.bytes
+		if i > 0 && (requests > appendRequests || bytes > appendBytes) {
+			return i
+		}
+	}
+	return len(calls)
+}
+
+// close waits for the scripts under way. No Publish may come after it.
+func (p *publisher) close() error {
+	for _, l := range p.lanes {
+		l.calls.close()
+	}
+	return nil
+}
+
+// Publish appends events in order, those of a shard together. The errors are
+// Over, Exhausted and Unavailable; after one, a part may be written. Where ctx
+// ends first, all may be.
 func (b *Bus) Publish(ctx context.Context, reqs []Request) ([]Receipt, error) {
 	return b.publisher.publish(ctx, reqs)
 }
 
 func (p *publisher) publish(ctx context.Context, reqs []Request) ([]Receipt, error) {
-	batches := p.split(reqs, time.Now())
-	for _, sb := range batches {
-		if err := p.monitor.admit(sb.domain, sb.shard); err != nil {
-			p.refused(sb, err)
+	lanes, calls := p.split(reqs)
+	for i, l := range lanes {
+		if err := p.monitor.admit(l.ref, l.key); err != nil {
+			l.refused(calls[i], err)
 			return nil, err
 		}
 	}
+	tickets := make([]*ticket[*appendCall], len(calls))
+	for i, l := range lanes {
+		tickets[i] = l.calls.submit(calls[i])
+	}
 	out := make([]Receipt, len(reqs))
-	if len(batches) == 1 {
-		return out, p.append(ctx, batches[0], reqs, out)
+	var failed error
+	for i, l := range lanes {
+		if err := tickets[i].wait(ctx); err != nil {
+			return nil, err
+		}
+		if err := l.receipts(calls[i], reqs, out); err != nil && failed == nil {
+			failed = err
+		}
 	}
-	errs := make(chan error, len(batches))
-	for _, sb := range batches {
-		go func() { errs <- p.append(ctx, sb, reqs, out) }()
-	}
-	var err error
-	for range batches {
-		err = errors.Join(err, <-errs)
-	}
-	if err != nil {
-		return nil, firstOf(err)
+	if failed != nil {
+		return nil, failed
 	}
 	return out, nil
 }
 
-// firstOf keeps one kind and one text of several failures.
-func firstOf(err error) error {
-	if e, ok := errors.AsType[*event.Error](err); ok {
-		return e
-	}
-	return err
-}
-
 // split sorts the requests by shard and keeps their order.
-func (p *publisher) split(reqs []Request, now time.Time) []*shardBatch {
-	var batches []*shardBatch
+func (p *publisher) split(reqs []Request) ([]*lane, []*appendCall) {
+	var lanes []*lane
+	var calls []*appendCall
+	ts := timestamp(time.Now())
 	for i, r := range reqs {
-		e := r.Event
-		shard := event.ShardOf(e.JobID, p.cfg.ShardCount)
-		var sb *shardBatch
-		for _, have := range batches {
-			if have.shard == shard && have.domain == e.Domain {
-				sb = have
+		ref := shardRef{r.Event.Domain, event.ShardOf(r.Event.JobID, p.cfg.ShardCount)}
+		var c *appendCall
+		for j, l := range lanes {
+			if l.ref == ref {
+				c = calls[j]
 			}
 		}
-		if sb == nil {
-			sb = &shardBatch{domain: e.Domain, shard: shard, keys: []string{shardKey(e.Domain, shard)}}
-			touch := boolText(p.cfg.MinReplicas > 0)
-			sb.args = append(sb.args, p.cfg.IdempotencyWindow.Milliseconds(), touch)
-			batches = append(batches, sb)
+		if c == nil {
+			c = &appendCall{}
+			lanes, calls = append(lanes, p.lanes[ref]), append(calls, c)
 		}
-		mark := finalKey(sb.keys[0], e.JobID)
-		key := mark
-		if r.Key != "" {
-			key = publishedKey(sb.keys[0], e.JobID, r.Key)
-		}
-		sb.keys = append(sb.keys, mark, key)
-		fields := shardFields(e, now)
-		sb.args = append(sb.args, boolText(r.Key != ""), boolText(e.Final), len(fields))
-		for _, f := range fields {
-			sb.args = append(sb.args, f)
-		}
-		sb.at = append(sb.at, i)
+		c.add(i, r, shardKey(ref.domain, ref.shard), ts)
 	}
-	return batches
+	return lanes, calls
 }
 
-// append runs one shard's script and reads its answer.
-func (p *publisher) append(ctx context.Context, sb *shardBatch, reqs []Request, out []Receipt) error {
-	var reply []string
-	var err error
-	if p.cfg.MinReplicas > 0 {
-		reply, err = p.appendDurably(ctx, sb)
-	} else {
-		reply, err = p.appendFast(ctx, sb)
+// add adds a request; ts is when it came.
+func (c *appendCall) add(at int, r Request, shardKey, ts string) {
+	flags := 0
+	if len(c.at) == 0 {
+		flags = flagFirst
 	}
-	if err != nil {
+	c.keys = append(c.keys, finalKey(shardKey, r.Event.JobID))
+	if r.Key != "" {
+		flags |= flagKey
+		c.keys = append(c.keys, publishedKey(shardKey, r.Event.JobID, r.Key))
+	}
+	if r.Event.Final {
+		flags |= flagFinal
+	}
+	head := len(c.args)
+	c.args = appendShardFields(append(c.args, flags, 0), r.Event, ts)
+	c.args[head+1] = len(c.args) - head - 2
+	c.at = append(c.at, at)
+	c.bytes += r.Event.Size()
+}
+
+// run is one script call for all of the calls.
+func (l *lane) run(calls []*appendCall) {
+	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
+	defer cancel()
+	requests, strings := 0, 2
+	for _, c := range calls {
+		requests += len(c.at)
+		strings += len(c.args)
+	}
+	keys := append(make([]string, 0, 1+2*requests), l.key)
+	args := append(make([]any, 0, strings), l.cfg.IdempotencyWindow.Milliseconds(), boolText(l.cfg.MinReplicas > 0))
+	for _, c := range calls {
+		keys, args = append(keys, c.keys...), append(args, c.args...)
+	}
+	reply, err := l.append(ctx, keys, args)
+	if err == nil && len(reply) != requests {
+		err = fmt.Errorf("publish: %d answers to %d requests", len(reply), requests)
+	} else if err != nil {
 		err = unavailable(err)
-		p.refused(sb, err)
-		return err
 	}
-	for i, text := range reply {
-		if i >= len(sb.at) {
-			break
+	for _, c := range calls {
+		if c.err = err; err == nil {
+			c.reply, reply = reply[:len(c.at)], reply[len(c.at):]
 		}
-		at := sb.at[i]
+	}
+}
+
+// receipts reads what a call was answered.
+func (l *lane) receipts(c *appendCall, reqs []Request, out []Receipt) error {
+	if c.err != nil {
+		l.refused(c, c.err)
+		return c.err
+	}
+	added := 0
+	defer func() { l.published.Add(float64(added)) }()
+	for i, text := range c.reply {
+		at := c.at[i]
 		if text == "!" {
 			return overError(reqs, at)
 		}
 		duplicate := text[0] == '='
 		if duplicate {
 			text = text[1:]
+		} else {
+			added++
 		}
 		id, err := event.ParseID(text)
 		if err != nil {
 			return fmt.Errorf("publish: reply: %w", err)
 		}
 		out[at] = Receipt{ID: id, Duplicate: duplicate}
-		if !duplicate {
-			p.metrics.published.WithLabelValues(sb.domain).Inc()
-		}
-	}
-	if len(reply) != len(sb.at) {
-		return fmt.Errorf("publish: %d answers to %d requests", len(reply), len(sb.at))
 	}
 	return nil
 }
@@ -177,50 +255,34 @@ func overError(reqs []Request, at int) error {
 	return event.Errorf(event.Over, "%sjob %s is over: its final event was published; it takes no more", where, reqs[at].Event.JobID)
 }
 
-func (p *publisher) appendFast(ctx context.Context, sb *shardBatch) ([]string, error) {
-	reply, err := p.scripts.publish.EvalSha(ctx, p.pipe, sb.keys, sb.args...).StringSlice()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		reply, err = p.scripts.publish.Eval(ctx, p.pipe, sb.keys, sb.args...).StringSlice()
+// append runs the script. With MinReplicas script and WAIT go down one connection:
+// WAIT speaks of the writes of its own connection only.
+func (l *lane) append(ctx context.Context, keys []string, args []any) ([]string, error) {
+	s := l.scripts.publish
+	if l.cfg.MinReplicas == 0 {
+		reply, err := s.EvalSha(ctx, l.redis, keys, args...).StringSlice()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			reply, err = s.Eval(ctx, l.redis, keys, args...).StringSlice()
+		}
+		return reply, err
 	}
-	return reply, err
-}
-
-// appendDurably sends script and WAIT down one connection: WAIT speaks of the
-// writes of its own connection only.
-func (p *publisher) appendDurably(ctx context.Context, sb *shardBatch) ([]string, error) {
-	node, err := nodeOf(ctx, p.durable, sb.keys[0])
+	node, err := nodeOf(ctx, l.redis, l.key)
 	if err != nil {
 		return nil, err
 	}
-	run := func(eval func(pipe redis.Pipeliner) *redis.Cmd) ([]string, int64, error) {
-		pipe := node.Pipeline()
-		script := eval(pipe)
-		wait := pipe.Do(ctx, "WAIT", p.cfg.MinReplicas, waitTimeout.Milliseconds())
-		_, _ = pipe.Exec(ctx) // each command has its own error
-		reply, err := script.StringSlice()
-		if err != nil {
-			return nil, 0, err
-		}
-		replicas, err := wait.Int64()
-		return reply, replicas, err
-	}
-	reply, replicas, err := run(func(pipe redis.Pipeliner) *redis.Cmd {
-		return p.scripts.publish.EvalSha(ctx, pipe, sb.keys, sb.args...)
-	})
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		reply, replicas, err = run(func(pipe redis.Pipeliner) *redis.Cmd {
-			return p.scripts.publish.Eval(ctx, pipe, sb.keys, sb.args...)
-		})
-	}
-	if cluster, ok := p.durable.(*redis.ClusterClient); ok && err != nil {
+	cmd, replicas, err := runAndWait(ctx, node, l.cfg.MinReplicas, call{s, keys, args})
+	if cluster, ok := l.redis.(*redis.ClusterClient); ok && err != nil {
 		// A node's own client follows nobody: without this it would ask a master that
 		// is none any more for up to a minute.
 		cluster.ReloadState(ctx)
 	}
-	if err == nil && replicas < int64(p.cfg.MinReplicas) {
-		err = event.Errorf(event.Unavailable, "%d of %d replicas have the event; repeat it with the same idempotency key", replicas, p.cfg.MinReplicas)
+	if err == nil && replicas < int64(l.cfg.MinReplicas) {
+		err = event.Errorf(event.Unavailable, "%d of %d replicas have the event; repeat it with the same idempotency key", replicas, l.cfg.MinReplicas)
 	}
-	return reply, err
+	if err != nil {
+		return nil, err
+	}
+	return cmd.StringSlice()
 }
 
 // nodeOf is the master that holds the key.
@@ -231,10 +293,15 @@ func nodeOf(ctx context.Context, c redis.UniversalClient, key string) (redis.Uni
 	return c, nil
 }
 
-func (p *publisher) refused(sb *shardBatch, err error) {
+func (l *lane) refused(c *appendCall, err error) {
 	reason := "unavailable"
 	if event.KindOf(err) == event.Exhausted {
 		reason = "exhausted"
 	}
-	p.metrics.publishErrors.WithLabelValues(sb.domain, reason).Add(float64(len(sb.at)))
+	l.metrics.publishErrors.WithLabelValues(l.ref.domain, reason).Add(float64(len(c.at)))
+}
+
+// timestamp is the legacy field ts: seconds since 1970.
+func timestamp(now time.Time) string {
+	return strconv.FormatFloat(float64(now.UnixMicro())/1e6, 'f', 6, 64)
 }

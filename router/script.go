@@ -67,3 +67,26 @@ func evalAll(ctx context.Context, c redis.Cmdable, calls []call) []*redis.Cmd {
 	}
 	return cmds
 }
+
+// runAndWait runs a script and, on the same connection, WAIT: it covers what Redis
+// had written when the connection's last command ran. It returns the script's reply
+// and how many replicas have what it wrote; an error is the script's or the
+// connection's.
+func runAndWait(ctx context.Context, node redis.UniversalClient, replicas int, c call) (*redis.Cmd, int64, error) {
+	run := func(eval func(redis.Pipeliner) *redis.Cmd) (*redis.Cmd, int64, error) {
+		pipe := node.Pipeline()
+		script := eval(pipe)
+		wait := pipe.Do(ctx, "WAIT", replicas, waitTimeout.Milliseconds())
+		_, _ = pipe.Exec(ctx) // each command has its own error
+		if err := script.Err(); err != nil {
+			return script, 0, err
+		}
+		n, err := wait.Int64()
+		return script, n, err
+	}
+	script, n, err := run(func(p redis.Pipeliner) *redis.Cmd { return c.script.EvalSha(ctx, p, c.keys, c.args...) })
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		script, n, err = run(func(p redis.Pipeliner) *redis.Cmd { return c.script.Eval(ctx, p, c.keys, c.args...) })
+	}
+	return script, n, err
+}

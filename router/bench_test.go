@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +27,49 @@ func benchEvent(i int) *event.Event {
 	}
 }
 
+// cpuMeter reports what an event costs this process, and Redis, in µs of CPU: unlike
+// elapsed time it means something on a busy machine, too.
+type cpuMeter struct {
+	b       *testing.B
+	servers []*redistest.Server
+	self    time.Duration
+	redis   time.Duration
+}
+
+func startCPU(b *testing.B, servers ...*redistest.Server) *cpuMeter {
+	m := &cpuMeter{b: b, servers: servers}
+	m.self, m.redis = m.read()
+	return m
+}
+
+func (m *cpuMeter) read() (self, server time.Duration) {
+	m.b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		m.b.Fatal(err)
+	}
+	for _, s := range m.servers {
+		info, err := s.Client().Info(context.Background(), "cpu").Result()
+		if err != nil {
+			m.b.Fatal(err)
+		}
+		for line := range strings.Lines(info) {
+			name, v, _ := strings.Cut(strings.TrimSpace(line), ":")
+			if name == "used_cpu_user" || name == "used_cpu_sys" {
+				f, _ := strconv.ParseFloat(v, 64)
+				server += time.Duration(f * float64(time.Second))
+			}
+		}
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), server
+}
+
+func (m *cpuMeter) report(events int) {
+	self, server := m.read()
+	m.b.ReportMetric(float64((self-m.self).Microseconds())/float64(events), "go-cpu-µs/event")
+	m.b.ReportMetric(float64((server-m.redis).Microseconds())/float64(events), "redis-cpu-µs/event")
+}
+
 // roomy accepts however much is published.
 func roomy(c *Config) { c.MaxLag = 9999 }
 
@@ -35,14 +80,17 @@ func BenchmarkPublish64(b *testing.B) {
 	var n atomic.Int64
 	b.SetParallelism(32) // × GOMAXPROCS 2
 	b.ResetTimer()
+	cpu := startCPU(b, tb.streams)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := tb.Publish(context.Background(), []Request{{Event: benchEvent(int(n.Add(1)))}}); err != nil {
+			i := int(n.Add(1))
+			if _, err := tb.Publish(context.Background(), []Request{{Event: benchEvent(i), Key: strconv.Itoa(i)}}); err != nil {
 				b.Error(err)
 				return
 			}
 		}
 	})
+	cpu.report(b.N)
 }
 
 // BenchmarkPublish64Floor is a bare XADD from 64 callers through AutoPipeline.
@@ -75,11 +123,13 @@ func BenchmarkPublishBatch100(b *testing.B) {
 	for i := range reqs {
 		reqs[i].Event = benchEvent(1)
 	}
+	cpu := startCPU(b, tb.streams)
 	for b.Loop() {
 		if _, err := tb.Publish(context.Background(), reqs); err != nil {
 			b.Fatal(err)
 		}
 	}
+	cpu.report(b.N * len(reqs))
 	b.ReportMetric(float64(b.N*len(reqs))/b.Elapsed().Seconds(), "events/s")
 }
 
@@ -108,10 +158,12 @@ func BenchmarkBridge(b *testing.B) {
 			c := streams.Client()
 			key := shardKey("scan", 0)
 			total := time.Duration(0)
+			var self, server time.Duration
 			for b.Loop() {
 				streams.FlushAll(b)
 				fill(b, c, key, jobs, entries)
 				began := time.Now()
+				cpu := startCPU(b, streams, pubsub)
 				tb := newBus(b, testConfig(streams.URL(), pubsub.URL()))
 				tb.Start()
 				eventually(b, "all is carried", func() bool {
@@ -119,8 +171,12 @@ func BenchmarkBridge(b *testing.B) {
 					return err == nil && p.Count == 0 && tb.metric("eventbus_projected_total") == entries
 				})
 				total += time.Since(began)
+				s, r := cpu.read()
+				self, server = self+s-cpu.self, server+r-cpu.redis
 				tb.halt()
 			}
+			b.ReportMetric(float64(self.Microseconds())/float64(b.N*entries), "go-cpu-µs/event")
+			b.ReportMetric(float64(server.Microseconds())/float64(b.N*entries), "redis-cpu-µs/event")
 			b.ReportMetric(float64(b.N*entries)/total.Seconds(), "events/s")
 		})
 	}

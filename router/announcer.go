@@ -22,12 +22,24 @@ type announcer struct {
 	cfg *Config
 	log *slog.Logger
 
+	// sends lets the bridges share round trips, one group for each Redis.
+	sends []group[*announceCall]
+
 	mu sync.Mutex
 	// clients are the Pub/Sub Redis; one carries a job's channel by its hash.
 	clients []redis.UniversalClient
 	// failing is since when each of them fails; zero: it works. Retrying ends
 	// HEAD_CHECK_INTERVAL after it.
 	failing []time.Time
+}
+
+// announceCall is what one bridge publishes at once.
+type announceCall struct {
+	msgs []message
+	// watch is a channel whose listeners are to be counted; empty: none.
+	watch    string
+	watchers int64
+	err      error
 }
 
 // announceBytes bounds one message, far below client-output-buffer-limit pubsub.
@@ -37,6 +49,14 @@ const announceBytes = 1 << 20
 type message struct {
 	channel string
 	payload []byte
+}
+
+func newAnnouncer(cfg *Config, n int, log *slog.Logger) *announcer {
+	a := &announcer{cfg: cfg, log: log, failing: make([]time.Time, n), sends: make([]group[*announceCall], n)}
+	for i := range a.sends {
+		a.sends[i].run = func(calls []*announceCall) { a.send(i, calls) }
+	}
+	return a
 }
 
 func (a *announcer) client(i int) redis.UniversalClient {
@@ -53,29 +73,19 @@ func (a *announcer) replace(i int, c redis.UniversalClient) (old redis.Universal
 	return old
 }
 
-// publish sends messages through one client in one round trip, and asks whether
-// anybody listens to the channel watch. It tries until HEAD_CHECK_INTERVAL after
+// publish sends messages through one client in one round trip, and asks how many
+// listen to the channel watch; empty: none. It tries until HEAD_CHECK_INTERVAL after
 // the client began to fail, once at least.
 func (a *announcer) publish(ctx context.Context, i int, msgs []message, watch string) (watchers int64, err error) {
+	if len(msgs) == 0 && watch == "" {
+		return 0, nil
+	}
 	send := func() (int64, error) {
-		pipe := a.client(i).Pipeline()
-		for _, m := range msgs {
-			pipe.Publish(ctx, m.channel, m.payload)
-		}
-		var numsub *redis.MapStringIntCmd
-		if watch != "" {
-			numsub = pipe.PubSubNumSub(ctx, watch)
-		}
-		if pipe.Len() == 0 {
-			return 0, nil
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
+		c := &announceCall{msgs: msgs, watch: watch}
+		if err := a.sends[i].submit(c).wait(ctx); err != nil {
 			return 0, err
 		}
-		if numsub == nil {
-			return 0, nil
-		}
-		return numsub.Val()[watch], nil
+		return c.watchers, c.err
 	}
 	watchers, err = send()
 	if err == nil {
@@ -93,6 +103,32 @@ func (a *announcer) publish(ctx context.Context, i int, msgs []message, watch st
 		a.works(i)
 	}
 	return watchers, err
+}
+
+// send publishes through one client, in one round trip.
+func (a *announcer) send(i int, calls []*announceCall) {
+	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
+	defer cancel()
+	pipe := a.client(i).Pipeline()
+	var channels []string
+	for _, c := range calls {
+		for _, m := range c.msgs {
+			pipe.Publish(ctx, m.channel, m.payload)
+		}
+		if c.watch != "" {
+			channels = append(channels, c.watch)
+		}
+	}
+	var listeners *redis.MapStringIntCmd
+	if len(channels) > 0 {
+		listeners = pipe.PubSubNumSub(ctx, channels...)
+	}
+	_, err := pipe.Exec(ctx)
+	for _, c := range calls {
+		if c.err = err; err == nil && c.watch != "" {
+			c.watchers = listeners.Val()[c.watch]
+		}
+	}
 }
 
 // budget is how much longer a failing client is worth waiting for.
@@ -115,11 +151,12 @@ func (a *announcer) works(i int) {
 	a.failing[i] = time.Time{}
 }
 
-// announce tells the hubs of a batch. What fails is counted, not returned: the
-// batch is in the logs, and must not be held up by a hint.
+// announce tells the hubs of a batch, and asks whether the shard has watchers. What
+// fails is counted, not returned: the batch is in the logs, and must not be held up
+// by a hint.
 func (b *bridge) announce(ctx context.Context, bt *batch) error {
-	byClient := make(map[int][]message)
 	n := len(b.announcer.clients)
+	byClient := make([][]message, n)
 	for _, job := range bt.jobs {
 		if len(job.shown) == 0 {
 			continue
@@ -132,15 +169,23 @@ func (b *bridge) announce(ctx context.Context, bt *batch) error {
 		i := int(event.HashJob(job.jobID) % uint64(n))
 		byClient[i] = append(byClient[i], b.messages(job)...)
 	}
-	now := time.Now()
+	now, home := time.Now(), b.shard%n
 	for i, msgs := range byClient {
-		if _, err := b.announcer.publish(ctx, i, msgs, ""); err != nil {
+		watch := ""
+		if i == home {
+			watch = watchChannel(b.domain, b.shard)
+		}
+		watchers, err := b.announcer.publish(ctx, i, msgs, watch)
+		if err != nil {
 			b.metrics.announceFails.WithLabelValues(b.domain).Inc()
+		}
+		if i == home {
+			b.watched = watchers > 0 || err != nil
 		}
 	}
 	for _, job := range bt.jobs {
 		for _, e := range job.mine {
-			b.metrics.delay.WithLabelValues(b.domain).Observe(now.Sub(e.PublishTime()).Seconds())
+			b.delay.Observe(now.Sub(e.PublishTime()).Seconds())
 		}
 	}
 	return nil
@@ -148,15 +193,13 @@ func (b *bridge) announce(ctx context.Context, bt *batch) error {
 
 // announceShard tells the shard's watchers of a batch, if there are any. The batch
 // must be acknowledged: who finds a hole reads the log, and that ends where the
-// group has acknowledged.
+// group has acknowledged. Who began to watch since the batch was announced to its
+// jobs looks by itself (watchHub).
 func (b *bridge) announceShard(ctx context.Context, bt *batch) {
-	home := b.shard % len(b.announcer.clients)
-	watchers, err := b.announcer.publish(ctx, home, nil, watchChannel(b.domain, b.shard))
-	if err == nil && watchers > 0 {
-		_, err = b.announcer.publish(ctx, home, b.watchMessages(bt), "")
-	}
-	if err != nil {
-		b.metrics.announceFails.WithLabelValues(b.domain).Inc()
+	if b.watched {
+		if _, err := b.announcer.publish(ctx, b.shard%len(b.announcer.clients), b.watchMessages(bt), ""); err != nil {
+			b.metrics.announceFails.WithLabelValues(b.domain).Inc()
+		}
 	}
 	b.announced = bt.last
 }
@@ -228,6 +271,9 @@ func (b *bridge) messages(job *jobBatch) []message {
 }
 
 func (a *announcer) close() error {
+	for i := range a.sends {
+		a.sends[i].close()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var err error

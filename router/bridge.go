@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/eco2-team/eventbus/router/event"
@@ -20,7 +20,8 @@ import (
 // moment, the fence in claim.lua keeps the older from taking anything new, and what
 // it has already it can only repeat.
 //
-// One batch is under way at a time: claim → project → announce → settle. A crash
+// One batch is under way at a time: claim → project → announce → settle; the claim of
+// the next is the same round trip as the settling of the last (turn.go). A crash
 // between any two steps leaves the batch pending; whoever owns the shard next does
 // it again from the start.
 type bridge struct {
@@ -32,18 +33,35 @@ type bridge struct {
 	seen string
 	// size is how many entries the next batch may have.
 	size int
+	// done is the batch that was announced and is not settled yet; nil: none.
+	done *batch
 	// announced is the shard log's ID up to which watchers were told; zero: unknown.
 	announced event.ID
+	// watched: somebody listened to the shard's channel when done was announced.
+	watched bool
+	pace    pace
 	// kept and cleaned are when the log was last trimmed and the group cleaned.
 	kept    time.Time
 	cleaned time.Time
+
+	projectedCount prometheus.Counter
+	delay          prometheus.Observer
+}
+
+func newBridge(d *bridgeDeps, domain string, shard int) *bridge {
+	return &bridge{
+		bridgeDeps: d, domain: domain, shard: shard, key: shardKey(domain, shard), size: firstBatch,
+		projectedCount: d.metrics.projected.WithLabelValues(domain), delay: d.metrics.delay.WithLabelValues(domain),
+	}
 }
 
 // bridgeDeps is what all bridges of a router share.
 type bridgeDeps struct {
-	cfg       *Config
-	token     string
-	streams   redis.UniversalClient
+	cfg     *Config
+	token   string
+	streams redis.UniversalClient
+	// shared runs the scripts of all bridges, in as few round trips as there can be.
+	shared    *sharedScripts
 	blocking  redis.UniversalClient
 	announcer *announcer
 	scripts   scripts
@@ -87,7 +105,7 @@ func (b *bridge) run(ctx context.Context) {
 			}
 			failing = false
 			pause.Reset()
-			if n == 0 {
+			if !b.pace.beat(n) && n == 0 {
 				b.sleep(ctx)
 			}
 		case errors.Is(err, errNotOwner):
@@ -107,21 +125,28 @@ func (b *bridge) run(ctx context.Context) {
 			}
 		}
 	}
+	b.finish()
 }
 
 // errCrash is what tests crash a bridge with.
 var errCrash = errors.New("crash")
 
-// round does one batch and returns how many entries it had.
+func (b *bridge) roundContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), roundTimeout+b.cfg.HeadCheckInterval)
+}
+
+// round settles the last batch, takes the next and carries it up to the settling. It
+// returns how many entries the next had. It does not end with the bridge's context:
+// a batch is finished.
 func (b *bridge) round(stop context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(stop), roundTimeout+b.cfg.HeadCheckInterval)
+	ctx, cancel := b.roundContext()
 	defer cancel()
 	if b.seen == "" {
 		if err := b.findTail(ctx); err != nil {
 			return 0, err
 		}
 	}
-	entries, gone, err := b.claim(ctx)
+	entries, gone, err := b.turn(ctx, b.size)
 	if err != nil {
 		return 0, err
 	}
@@ -136,14 +161,27 @@ func (b *bridge) round(stop context.Context) (int, error) {
 		}
 		b.seen = entries[len(entries)-1].id.String()
 	}
-	if time.Since(b.kept) >= keepInterval {
+	if time.Since(b.kept) >= keepInterval && stop.Err() == nil {
 		b.kept = time.Now()
 		err = b.keep(ctx)
 	}
 	return len(entries) + gone, err
 }
 
-// carry does the steps of a batch.
+// finish settles the last batch. Where that fails the batch is repeated by the next
+// owner.
+func (b *bridge) finish() {
+	if b.done == nil {
+		return
+	}
+	ctx, cancel := b.roundContext()
+	defer cancel()
+	if _, _, err := b.turn(ctx, 0); err != nil && !errors.Is(err, errNotOwner) && !errors.Is(err, errCrash) {
+		b.log.Warn("bridge: the last batch is left for the next owner", "domain", b.domain, "shard", b.shard, "error", err)
+	}
+}
+
+// carry does the steps of a batch that come before its settling.
 func (b *bridge) carry(ctx context.Context, entries []entry) error {
 	batch := b.sort(entries)
 	if err := b.at("project"); err != nil {
@@ -158,13 +196,10 @@ func (b *bridge) carry(ctx context.Context, entries []entry) error {
 	if err := b.announce(ctx, batch); err != nil {
 		return err
 	}
-	if err := b.at("settle"); err != nil {
+	if err := b.keepDead(ctx, batch); err != nil {
 		return err
 	}
-	if err := b.settle(ctx, batch); err != nil {
-		return err
-	}
-	b.announceShard(ctx, batch)
+	b.done = batch
 	return nil
 }
 
@@ -186,81 +221,6 @@ func (b *bridge) findTail(ctx context.Context) error {
 	if len(tail) > 0 {
 		b.seen = tail[0].ID
 	}
-	return nil
-}
-
-// claim takes the next batch, fenced by the lease; gone counts entries that were
-// trimmed while pending.
-func (b *bridge) claim(ctx context.Context) (entries []entry, gone int, err error) {
-	clean := "0"
-	if time.Since(b.cleaned) >= cleanInterval {
-		clean, b.cleaned = "1", time.Now()
-	}
-	reply, err := b.runClaim(ctx, b.token, b.cfg.ConsumerGroup, b.cfg.PodName, b.size, clean)
-	if err != nil && strings.Contains(err.Error(), "NOGROUP") { // miniredis has a text before it
-		return nil, 0, b.createGroup(ctx)
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("bridge: claim: %w", err)
-	}
-	if len(reply) != 3 {
-		return nil, 0, errNotOwner
-	}
-	if entries, err = parseEntries(reply[1]); err != nil {
-		return nil, 0, err
-	}
-	if len(entries) > 0 {
-		bytes := 0
-		for _, en := range entries {
-			bytes += en.size()
-		}
-		b.size = min(max(batchBytes*len(entries)/(bytes+1), 1), batchEntries)
-	}
-	ids, _ := reply[2].([]any)
-	return entries, len(ids), nil
-}
-
-// runClaim runs the script. With MinReplicas it gives the replicas the time to get
-// what was claimed: an entry that only a dying master has is published anew at its
-// successor, and must not be projected there as well. Where replicas are missing
-// it goes on after waitTimeout, because readers are not to wait for them.
-func (b *bridge) runClaim(ctx context.Context, args ...any) ([]any, error) {
-	keys := []string{leaseKey(b.key), b.key}
-	if b.cfg.MinReplicas == 0 {
-		return b.scripts.claim.Run(ctx, b.streams, keys, args...).Slice()
-	}
-	node, err := nodeOf(ctx, b.streams, b.key)
-	if err != nil {
-		return nil, err
-	}
-	cmd, _, err := runAndWait(ctx, node, b.cfg.MinReplicas, call{b.scripts.claim, keys, args})
-	if cluster, ok := b.streams.(*redis.ClusterClient); ok && err != nil {
-		cluster.ReloadState(ctx) // as in lane.append
-	}
-	if err != nil {
-		return nil, err // the connection broke, perhaps: it may have been a failover
-	}
-	return cmd.Slice()
-}
-
-// createGroup makes the group anew, so far back that nothing acknowledged is
-// skipped; what is in a job log already is not shown again.
-func (b *bridge) createGroup(ctx context.Context) error {
-	node, err := nodeOf(ctx, b.streams, b.key)
-	if err != nil {
-		return err
-	}
-	now, err := node.Time(ctx).Result()
-	if err != nil {
-		return fmt.Errorf("bridge: time: %w", err)
-	}
-	from := strconv.FormatInt(now.Add(-shardLogAge).UnixMilli(), 10) + "-0"
-	err = b.streams.XGroupCreateMkStream(ctx, b.key, b.cfg.ConsumerGroup, from).Err()
-	if err != nil && !redis.HasErrorPrefix(err, "BUSYGROUP") {
-		return fmt.Errorf("bridge: group: %w", err)
-	}
-	b.seen, b.announced = "", event.ID{}
-	b.log.Warn("consumer group created", "domain", b.domain, "shard", b.shard, "from", from)
 	return nil
 }
 

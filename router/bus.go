@@ -87,7 +87,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 		cfg: &b.cfg, token: token, redis: b.streams, scripts: scripts, metrics: b.metrics, log: log,
 		owned: make(map[shardRef]*ownedShard),
 		start: func(ctx context.Context, domain string, shard int) {
-			(&bridge{bridgeDeps: b.deps, domain: domain, shard: shard, key: shardKey(domain, shard), size: firstBatch}).run(ctx)
+			newBridge(b.deps, domain, shard).run(ctx)
 		},
 	}
 	b.shards.failure.Store(&starting)
@@ -131,7 +131,9 @@ func (b *Bus) connect(s scripts) error {
 	b.closers = append(b.closers, b.publisher.close) // before its client
 	b.hub = newTopicHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.watches = newWatchHub(&b.cfg, b.streams, b.metrics, b.log)
-	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, blocking: blocking, metrics: b.metrics, log: b.log}
+	shared := newSharedScripts(b.streams)
+	b.closers = append(b.closers, shared.close)
+	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, shared: shared, blocking: blocking, metrics: b.metrics, log: b.log}
 	return b.connectPubSub()
 }
 
@@ -149,7 +151,7 @@ func (b *Bus) connectPubSub() error {
 	dial := func(i int) (redis.UniversalClient, error) {
 		return connect(urls[i], tuning{retries: -1, pool: 16, read: time.Second})
 	}
-	b.announcer = &announcer{cfg: &b.cfg, log: b.log, failing: make([]time.Time, len(urls))}
+	b.announcer = newAnnouncer(&b.cfg, len(urls), b.log)
 	b.closers = append(b.closers, b.announcer.close)
 	for i := range urls {
 		c, err := dial(i)

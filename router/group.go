@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
 
@@ -56,6 +57,7 @@ func (t *ticket[T]) wait(ctx context.Context) error {
 func (g *group[T]) loop() {
 	var items []T
 	for {
+		runtime.Gosched() // callers that are about to call come along
 		g.mu.Lock()
 		if len(g.waiting) == 0 {
 			g.busy = false

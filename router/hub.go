@@ -123,10 +123,7 @@ func (h *topicHub) rejoined(channel string) {
 		}
 	}
 	h.mu.Unlock()
-	select {
-	case h.checkNow <- struct{}{}:
-	default:
-	}
+	wake(h.checkNow)
 }
 
 // run compares heads until ctx ends.

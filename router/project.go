@@ -67,7 +67,7 @@ func (b *bridge) project(ctx context.Context, bt *batch) error {
 	for i, job := range bt.jobs {
 		calls[i] = b.projection(job)
 	}
-	for i, cmd := range evalAll(ctx, b.streams, calls) {
+	for i, cmd := range b.shared.run(ctx, calls) {
 		job := bt.jobs[i]
 		reply, err := cmd.StringSlice()
 		if redis.HasErrorPrefix(err, "WRONGTYPE") {
@@ -103,6 +103,9 @@ func (b *bridge) projection(job *jobBatch) call {
 
 // projected reads the script's answer.
 func (b *bridge) projected(job *jobBatch, reply []string) error {
+	if len(reply) == 3 && reply[0] == "all" {
+		return b.projectedAll(job, reply[1], reply[2])
+	}
 	if len(reply) != 3*len(job.events)+1 {
 		return fmt.Errorf("%d strings for %d events", len(reply), len(job.events))
 	}
@@ -116,7 +119,6 @@ func (b *bridge) projected(job *jobBatch, reply []string) error {
 		case "=":
 			b.metrics.repeated.WithLabelValues(b.domain).Inc()
 		case "+":
-			b.metrics.projected.WithLabelValues(b.domain).Inc()
 			fresh++
 		default:
 			return fmt.Errorf("answer %q", done)
@@ -133,6 +135,7 @@ func (b *bridge) projected(job *jobBatch, reply []string) error {
 		e.ID, e.Seq = id, uint32(seq)
 		job.shown = append(job.shown, e)
 	}
+	b.projectedCount.Add(float64(fresh))
 	job.mine = job.shown
 	// Only what was added just now, all of it, is known to be neighbours.
 	job.contiguous = fresh == len(job.shown)
@@ -142,6 +145,24 @@ func (b *bridge) projected(job *jobBatch, reply []string) error {
 	var err error
 	job.prev, err = event.ParseID(reply[len(reply)-1])
 	return err
+}
+
+// projectedAll is the usual answer: all events were added as they are.
+func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq string) error {
+	first, err := strconv.ParseUint(firstSeq, 10, 32)
+	if err != nil {
+		return err
+	}
+	if job.prev, err = event.ParseID(prev); err != nil {
+		return err
+	}
+	job.at = make([]event.ID, len(job.events))
+	for i, e := range job.events {
+		job.at[i], e.Seq = e.ID, uint32(first)+uint32(i)
+	}
+	b.projectedCount.Add(float64(len(job.events)))
+	job.shown, job.mine, job.contiguous = job.events, job.events, true
+	return nil
 }
 
 // bury makes a job's events dead letters.
@@ -179,9 +200,8 @@ func (b *bridge) waitReplicas(ctx context.Context, bt *batch) error {
 	})
 }
 
-// settle marks the jobs that ended, keeps the dead letters, and only then
-// acknowledges the batch.
-func (b *bridge) settle(ctx context.Context, bt *batch) error {
+// keepDead keeps the dead letters of a batch, before it is settled.
+func (b *bridge) keepDead(ctx context.Context, bt *batch) error {
 	for _, d := range bt.dead {
 		text := make(map[string]any, 3)
 		text["id"], text["reason"] = d.entry.id.String(), d.reason
@@ -192,18 +212,6 @@ func (b *bridge) settle(ctx context.Context, bt *batch) error {
 		}
 		b.metrics.dead.WithLabelValues(b.domain).Inc()
 		b.log.Warn("dead letter", "domain", b.domain, "shard", b.shard, "id", d.entry.id, "reason", d.reason)
-	}
-	pipe := b.streams.TxPipeline()
-	for _, job := range bt.jobs {
-		for _, e := range job.shown {
-			if e.Final {
-				pipe.Set(ctx, finalKey(b.key, job.jobID), e.ID.String(), b.cfg.IdempotencyWindow)
-			}
-		}
-	}
-	pipe.XAck(ctx, b.key, b.cfg.ConsumerGroup, bt.ids...)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("bridge: settle: %w", err)
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ type watchHub struct {
 	metrics   *metrics
 	log       *slog.Logger
 	checkNow  chan struct{}
+	// joined: somebody began to watch a shard. A batch whose bridge asked for
+	// watchers just before is not announced to it, so it looks soon.
+	joined chan struct{}
 
 	mu     sync.Mutex
 	topics map[shardRef]*shardTopic
@@ -43,7 +46,7 @@ type shardTopic struct {
 func newWatchHub(cfg *Config, streams redis.UniversalClient, m *metrics, log *slog.Logger) *watchHub {
 	return &watchHub{
 		cfg: cfg, streams: streams, metrics: m, log: log,
-		checkNow: make(chan struct{}, 1), topics: make(map[shardRef]*shardTopic),
+		checkNow: make(chan struct{}, 1), joined: make(chan struct{}, 1), topics: make(map[shardRef]*shardTopic),
 	}
 }
 
@@ -53,6 +56,7 @@ func (h *watchHub) acquire(ctx context.Context, ref shardRef) *shardTopic {
 	h.mu.Lock()
 	t := h.topics[ref]
 	if t == nil {
+		defer wake(h.joined)
 		t = &shardTopic{Topic: hub.NewTopic[*event.Event](hub.DefaultLimits()), ref: ref}
 		t.reader.handle = func(payload string) { h.hear(t, payload) }
 		h.topics[ref] = t
@@ -200,12 +204,20 @@ func (h *watchHub) rejoined(channel string) {
 	defer h.mu.Unlock()
 	for ref := range h.topics {
 		if watchChannel(ref.domain, ref.shard) == channel {
-			select {
-			case h.checkNow <- struct{}{}:
-			default:
-			}
+			wake(h.checkNow)
 			return
 		}
+	}
+}
+
+// joinCheck after a shard was joined its batches of before are settled, as a rule.
+const joinCheck = 50 * time.Millisecond
+
+// wake asks a loop for a round; one that was asked for already is enough.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -216,11 +228,20 @@ func (h *watchHub) run(ctx context.Context) {
 	// last is where a topic stood at the last check: one that has moved since gets
 	// its announcements.
 	last := make(map[*shardTopic]event.ID)
+	var soon <-chan time.Time // nil: nobody has joined
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-h.joined:
+			if soon == nil {
+				soon = time.After(joinCheck)
+			}
+			continue
 		case <-tick.C:
+		case <-soon:
+			soon = nil
+			clear(last)
 		case <-h.checkNow:
 			clear(last)
 		}

@@ -9,8 +9,10 @@
 --   does not become the state), size in bytes, number of strings, field, value …
 --   Entries come in the order of the shard log.
 --
--- Returns for each entry three strings: what was done, its id in the job log, its
--- seq; and last the id that stood before the first entry added ("" for none added).
+-- Returns, where every entry was added under its own id: "all", the id that stood
+-- before the first, the seq of the first. Else for each entry three strings: what was
+-- done, its id in the job log, its seq; and last the id that stood before the first
+-- entry added ("" for none added).
 --   "+" added   "=" was there already   "old" dropped: older than retention or than
 --   a trimmed log's start   "over" dropped: after the final event
 --
@@ -58,24 +60,30 @@ local last, seq, bytes, over = '0-0', 0, 0, false
 if tail then
   last, seq, bytes, over = tail[1], tonumber(field(tail, 'seq')), tonumber(field(tail, 'bytes')), field(tail, 'final') == '1'
 end
-local t = redis.call('TIME')
-local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention))
+
+-- Whether an id is older than retention. Asked of few, so the clock is read then.
+local function expired(id)
+  local t = redis.call('TIME')
+  local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention))
+  return before(id, oldest)
+end
 
 local function verdict(id)
   if not before(last, id) then
     local there = redis.call('XRANGE', log, id, id)[1] or find_late(id)
     if there then return '=', there end
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-    if before(id, oldest) or (field(first, 'seq') ~= '1' and before(id, first[1])) then return 'old' end
-  elseif last == '0-0' and before(id, oldest) then
+    if expired(id) or (field(first, 'seq') ~= '1' and before(id, first[1])) then return 'old' end
+  elseif last == '0-0' and expired(id) then
     return 'old'
   end
   if over then return 'over' end
   return '+'
 end
 
-local out, prev, a = {}, '', 5
-while a <= #ARGV do
+local out, prev, a, n_args = {}, '', 5, #ARGV
+local plain, first_seq, new_state = true, seq + 1, nil
+while a <= n_args do
   local id, final, tail_json, size, n = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
   local done, there = verdict(id)
   local at, at_seq = id, '0'
@@ -91,14 +99,14 @@ while a <= #ARGV do
     seq, bytes, last, over = seq + 1, bytes + size, at, final == '1'
     at_seq = tostring(seq)
     if late then
+      plain = false
       redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, 'orig', id, unpack(ARGV, a + 5, a + 4 + n))
     else
       redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, unpack(ARGV, a + 5, a + 4 + n))
     end
-    if tail_json ~= '' then
-      redis.call('SET', state, '{"id":"' .. at .. '"' .. head .. at_seq .. tail_json, 'PX', retention)
-    end
+    if tail_json ~= '' then new_state = '{"id":"' .. at .. '"' .. head .. at_seq .. tail_json end
   end
+  if done ~= '+' then plain = false end
   out[#out + 1], out[#out + 2], out[#out + 3] = done, at, at_seq
   a = a + 5 + n
 end
@@ -110,7 +118,13 @@ if prev ~= '' then
     redis.call('XTRIM', log, 'MINID', '=', two[2][1])
   end
   redis.call('PEXPIRE', log, retention)
-  redis.call('PEXPIRE', state, retention)
+  -- The last of a batch's states is the state; nobody can see one in between.
+  if new_state then
+    redis.call('SET', state, new_state, 'PX', retention)
+  else
+    redis.call('PEXPIRE', state, retention)
+  end
 end
+if plain then return {'all', prev, tostring(first_seq)} end
 out[#out + 1] = prev
 return out

@@ -60,50 +60,79 @@ func (b *bridge) sort(entries []entry) *batch {
 	return bt
 }
 
-// project puts the events into their job logs, one script call a job. The calls
-// share round trips, which does not keep their order, and need not.
+// A script call projects jobs until it has so many events or bytes, so that what it
+// costs to begin is shared, and Redis is not held up for long. In a Cluster the logs
+// of two jobs are on different nodes.
+const (
+	projectEvents = 64
+	projectBytes  = 256 << 10
+)
+
+// project puts the events into their job logs. The script calls share round trips,
+// which does not keep their order, and need not: a job is in one of them.
 func (b *bridge) project(ctx context.Context, bt *batch) error {
-	calls := make([]call, len(bt.jobs))
-	for i, job := range bt.jobs {
-		calls[i] = b.projection(job)
+	_, cluster := b.streams.(*redis.ClusterClient)
+	var calls []call
+	var jobs [][]*jobBatch
+	for rest := bt.jobs; len(rest) > 0; {
+		n, events, bytes := 0, 0, 0
+		for n < len(rest) && (n == 0 || !cluster && events < projectEvents && bytes < projectBytes) {
+			for _, e := range rest[n].events {
+				bytes += e.Size()
+			}
+			events += len(rest[n].events)
+			n++
+		}
+		calls, jobs = append(calls, b.projection(rest[:n])), append(jobs, rest[:n])
+		rest = rest[n:]
 	}
 	for i, cmd := range b.shared.run(ctx, calls) {
-		job := bt.jobs[i]
-		reply, err := cmd.StringSlice()
-		if redis.HasErrorPrefix(err, "WRONGTYPE") {
-			b.bury(bt, job, err) // it would never work, and must not stop the shard
-			continue
-		}
-		if err == nil {
-			err = b.projected(job, reply)
+		reply, err := cmd.Slice()
+		if err == nil && len(reply) != len(jobs[i]) {
+			err = fmt.Errorf("%d answers for %d jobs", len(reply), len(jobs[i]))
 		}
 		if err != nil {
-			return fmt.Errorf("bridge: project job %s: %w", job.jobID, err)
+			return fmt.Errorf("bridge: project: %w", err)
+		}
+		for j, job := range jobs[i] {
+			if err := b.projected(bt, job, reply[j]); err != nil {
+				return fmt.Errorf("bridge: project job %s: %w", job.jobID, err)
+			}
 		}
 	}
 	return b.waitReplicas(ctx, bt)
 }
 
-func (b *bridge) projection(job *jobBatch) call {
-	head := string(job.events[0].AppendJSONHead(nil))
-	args := make([]any, 0, 4+len(job.events)*20)
-	args = append(args, b.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes, head)
-	for _, e := range job.events {
-		state := ""
-		if !e.Streaming() {
-			state = string(e.AppendJSONTail(nil))
+// projection is the script call for jobs.
+func (b *bridge) projection(jobs []*jobBatch) call {
+	keys := make([]string, 0, 2*len(jobs))
+	args := append(make([]any, 0, 3+projectEvents*24), b.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
+	for _, job := range jobs {
+		keys = append(keys, logKey(b.domain, job.jobID), stateKey(b.domain, job.jobID))
+		args = append(args, string(job.events[0].AppendJSONHead(nil)), len(job.events))
+		for _, e := range job.events {
+			state := ""
+			if !e.Streaming() {
+				state = string(e.AppendJSONTail(nil))
+			}
+			args = append(args, e.ID.String(), boolText(e.Final), state, e.Size(), 0)
+			head := len(args)
+			args = appendLogFields(args, e)
+			args[head-1] = len(args) - head
 		}
-		args = append(args, e.ID.String(), boolText(e.Final), state, e.Size(), 0)
-		head := len(args)
-		args = appendLogFields(args, e)
-		args[head-1] = len(args) - head
 	}
-	return call{b.scripts.project, []string{logKey(b.domain, job.jobID), stateKey(b.domain, job.jobID)}, args}
+	return call{b.scripts.project, keys, args}
 }
 
-// projected reads the script's answer.
-func (b *bridge) projected(job *jobBatch, reply []string) error {
-	if len(reply) == 3 && reply[0] == "all" {
+// projected reads the script's answer for one job.
+func (b *bridge) projected(bt *batch, job *jobBatch, answer any) error {
+	list, _ := answer.([]any)
+	reply := texts(list)
+	switch {
+	case len(reply) == 2 && reply[0] == "error":
+		b.bury(bt, job, reply[1]) // it would never work, and must not stop the shard
+		return nil
+	case len(reply) == 3 && reply[0] == "all":
 		return b.projectedAll(job, reply[1], reply[2])
 	}
 	if len(reply) != 3*len(job.events)+1 {
@@ -166,11 +195,11 @@ func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq string) error {
 }
 
 // bury makes a job's events dead letters.
-func (b *bridge) bury(bt *batch, job *jobBatch, err error) {
+func (b *bridge) bury(bt *batch, job *jobBatch, reason string) {
 	for _, e := range job.events {
 		fields := appendShardFields([]any{"domain", e.Domain}, e, timestamp(time.Now()))
 		en := entry{e.ID, texts(fields)}
-		bt.dead = append(bt.dead, deadLetter{en, err.Error()})
+		bt.dead = append(bt.dead, deadLetter{en, reason})
 	}
 	job.events = nil
 }

@@ -1,18 +1,19 @@
 #!lua flags=allow-oom
--- project puts entries of the shard log into the log of their job, and sets the
--- job's state.
+-- project puts entries of the shard log into the logs of their jobs, and sets the
+-- jobs' states.
 --
--- KEYS[1] the job log   KEYS[2] the state
+-- KEYS[2j-1] the log of job j   KEYS[2j] its state. In a Cluster there is one job.
 -- ARGV[1] retention in ms   ARGV[2] most entries   ARGV[3] most bytes
--- ARGV[4] the state's JSON between id and seq, the same for all entries
+-- ARGV, a job: the state's JSON between id and seq, the same for all its entries;
+--   number of entries; the entries, in the order of the shard log
 -- ARGV, an entry: id, final (0/1), the state's JSON after seq ("" where the entry
 --   does not become the state), size in bytes, number of strings, field, value …
---   Entries come in the order of the shard log.
 --
--- Returns, where every entry was added under its own id: "all", the id that stood
--- before the first, the seq of the first. Else for each entry three strings: what was
--- done, its id in the job log, its seq; and last the id that stood before the first
--- entry added ("" for none added).
+-- Returns for each job an array. Where every entry was added under its own id:
+-- "all", the id that stood before the first, the seq of the first. Where the job's log
+-- is no stream: "error", the text. Else for each entry three strings: what was done,
+-- its id in the job log, its seq; and last the id that stood before the first entry
+-- added ("" for none added).
 --   "+" added   "=" was there already   "old" dropped: older than retention or than
 --   a trimmed log's start   "over" dropped: after the final event
 --
@@ -20,7 +21,8 @@
 -- one, is left alone. It never decodes JSON (cjson turns [] into {} and ruins big
 -- integers), it only splices text. It runs while Redis is full: what was
 -- acknowledged must get out.
-local log, state, retention, most, most_bytes, head = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local call = redis.call
+local retention, most, most_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 local function split(id) return string.match(id, '^(%d+)-(%d+)$') end
 
@@ -42,11 +44,18 @@ local function field(entry, name)
   end
 end
 
+-- Whether an id is older than retention. Asked of few, so the clock is read then.
+local function expired(id)
+  local t = call('TIME')
+  local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention))
+  return before(id, oldest)
+end
+
 -- A late entry was stored under a later id; search from the end.
-local function find_late(orig)
+local function find_late(log, orig)
   local to = '+'
   while true do
-    local page = redis.call('XREVRANGE', log, to, '(' .. orig, 'COUNT', 100)
+    local page = call('XREVRANGE', log, to, '(' .. orig, 'COUNT', 100)
     for _, e in ipairs(page) do
       if field(e, 'orig') == orig then return e end
     end
@@ -55,76 +64,90 @@ local function find_late(orig)
   end
 end
 
-local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-local last, seq, bytes, over = '0-0', 0, 0, false
-if tail then
-  last, seq, bytes, over = tail[1], tonumber(field(tail, 'seq')), tonumber(field(tail, 'bytes')), field(tail, 'final') == '1'
-end
-
--- Whether an id is older than retention. Asked of few, so the clock is read then.
-local function expired(id)
-  local t = redis.call('TIME')
-  local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention))
-  return before(id, oldest)
-end
-
-local function verdict(id)
-  if not before(last, id) then
-    local there = redis.call('XRANGE', log, id, id)[1] or find_late(id)
-    if there then return '=', there end
-    local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-    if expired(id) or (field(first, 'seq') ~= '1' and before(id, first[1])) then return 'old' end
-  elseif last == '0-0' and expired(id) then
-    return 'old'
-  end
-  if over then return 'over' end
+-- What is to be done with an entry that is not newer than the log's last.
+local function verdict(log, id)
+  local there = call('XRANGE', log, id, id)[1] or find_late(log, id)
+  if there then return '=', there end
+  local first = call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  if expired(id) or (field(first, 'seq') ~= '1' and before(id, first[1])) then return 'old' end
   return '+'
 end
 
-local out, prev, a, n_args = {}, '', 5, #ARGV
-local plain, first_seq, new_state = true, seq + 1, nil
-while a <= n_args do
-  local id, final, tail_json, size, n = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
-  local done, there = verdict(id)
-  local at, at_seq = id, '0'
-  if done == '=' then
-    at, at_seq = there[1], field(there, 'seq')
-  elseif done == '+' then
-    if prev == '' then prev = last end
-    local late = not before(last, id)
-    if late then
-      local ms, s = split(last)
-      at = ms .. '-' .. string.format('%.0f', tonumber(s) + 1)
-    end
-    seq, bytes, last, over = seq + 1, bytes + size, at, final == '1'
-    at_seq = tostring(seq)
-    if late then
-      plain = false
-      redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, 'orig', id, unpack(ARGV, a + 5, a + 4 + n))
-    else
-      redis.call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, unpack(ARGV, a + 5, a + 4 + n))
-    end
-    if tail_json ~= '' then new_state = '{"id":"' .. at .. '"' .. head .. at_seq .. tail_json end
+-- Trims a log to its most bytes; returns nothing.
+local function trim(log, bytes)
+  while bytes > most_bytes do
+    local two = call('XRANGE', log, '-', '+', 'COUNT', 2)
+    if #two < 2 or bytes - tonumber(field(two[1], 'bytes')) < most_bytes then return end
+    call('XTRIM', log, 'MINID', '=', two[2][1])
   end
-  if done ~= '+' then plain = false end
-  out[#out + 1], out[#out + 2], out[#out + 3] = done, at, at_seq
-  a = a + 5 + n
 end
 
-if prev ~= '' then
-  while bytes > most_bytes do
-    local two = redis.call('XRANGE', log, '-', '+', 'COUNT', 2)
-    if #two < 2 or bytes - tonumber(field(two[1], 'bytes')) < most_bytes then break end
-    redis.call('XTRIM', log, 'MINID', '=', two[2][1])
+-- Projects one job, whose arguments begin at a; returns its answer, and where the
+-- next job's begin.
+local function project(log, state, a)
+  local head, entries = ARGV[a], tonumber(ARGV[a + 1])
+  a = a + 2
+  local tail = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
+  if tail.err then
+    for _ = 1, entries do a = a + 5 + tonumber(ARGV[a + 4]) end
+    return {'error', tail.err}, a
   end
-  redis.call('PEXPIRE', log, retention)
-  -- The last of a batch's states is the state; nobody can see one in between.
-  if new_state then
-    redis.call('SET', state, new_state, 'PX', retention)
-  else
-    redis.call('PEXPIRE', state, retention)
+  tail = tail[1]
+  local last, seq, bytes, over = '0-0', 0, 0, false
+  if tail then
+    last, seq, bytes, over = tail[1], tonumber(field(tail, 'seq')), tonumber(field(tail, 'bytes')), field(tail, 'final') == '1'
   end
+  local out, prev, plain, first_seq, new_state = {}, '', true, seq + 1, nil
+  for _ = 1, entries do
+    local id, final, tail_json, size, n = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+    local done, there, late = '+', nil, false
+    if not before(last, id) then
+      late = true
+      done, there = verdict(log, id)
+    elseif last == '0-0' and expired(id) then
+      done = 'old'
+    end
+    if done == '+' and over then done = 'over' end
+    local at, at_seq = id, '0'
+    if done == '=' then
+      at, at_seq = there[1], field(there, 'seq')
+    elseif done == '+' then
+      if prev == '' then prev = last end
+      if late then
+        local ms, s = split(last)
+        at = ms .. '-' .. string.format('%.0f', tonumber(s) + 1)
+      end
+      seq, bytes, last, over = seq + 1, bytes + size, at, final == '1'
+      at_seq = tostring(seq)
+      if late then
+        plain = false
+        call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, 'orig', id, unpack(ARGV, a + 5, a + 4 + n))
+      else
+        call('XADD', log, 'MAXLEN', '=', most, at, 'seq', at_seq, 'final', final, 'bytes', bytes, unpack(ARGV, a + 5, a + 4 + n))
+      end
+      if tail_json ~= '' then new_state = '{"id":"' .. at .. '"' .. head .. at_seq .. tail_json end
+    end
+    if done ~= '+' then plain = false end
+    out[#out + 1], out[#out + 2], out[#out + 3] = done, at, at_seq
+    a = a + 5 + n
+  end
+  if prev ~= '' then
+    trim(log, bytes)
+    call('PEXPIRE', log, retention)
+    -- The last of a batch's states is the state; nobody can see one in between.
+    if new_state then
+      call('SET', state, new_state, 'PX', retention)
+    else
+      call('PEXPIRE', state, retention)
+    end
+  end
+  if plain then return {'all', prev, tostring(first_seq)}, a end
+  out[#out + 1] = prev
+  return out, a
 end
-if plain then return {'all', prev, tostring(first_seq)} end
-out[#out + 1] = prev
-return out
+
+local answers, a = {}, 4
+for k = 1, #KEYS, 2 do
+  answers[#answers + 1], a = project(KEYS[k], KEYS[k + 1], a)
+end
+return answers

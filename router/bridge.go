@@ -17,7 +17,7 @@ import (
 
 // bridge carries one shard's entries from the shard log to the job logs and to
 // the announcements. One router runs it for a shard at a time; where two do for a
-// moment, the fence in claim.lua keeps the older from taking anything new, and what
+// moment, the fence in turn.lua keeps the older from taking anything new, and what
 // it has already it can only repeat.
 //
 // One batch is under way at a time: claim → project → announce → settle; the claim of
@@ -105,7 +105,7 @@ func (b *bridge) run(ctx context.Context) {
 			}
 			failing = false
 			pause.Reset()
-			if !b.pace.beat(n) && n == 0 {
+			if !b.pace.beat(ctx, n) && n == 0 {
 				b.sleep(ctx)
 			}
 		case errors.Is(err, errNotOwner):

@@ -1,6 +1,9 @@
 package router
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // pace lets a bridge that gets entries all the time carry them in beats, so that each
 // round trip has more than one. A bridge without load never waits: it blocks in
@@ -27,7 +30,7 @@ const (
 
 // beat waits for the next beat where that is worth it after a turn with n entries,
 // and tells whether it is.
-func (p *pace) beat(n int) bool {
+func (p *pace) beat(ctx context.Context, n int) bool {
 	now := time.Now()
 	switch {
 	case n == 0:
@@ -43,7 +46,10 @@ func (p *pace) beat(n int) bool {
 		return false
 	}
 	if n < fullBatch {
-		time.Sleep(beatInterval - time.Duration(now.UnixNano())%beatInterval)
+		select {
+		case <-time.After(beatInterval - time.Duration(now.UnixNano())%beatInterval):
+		case <-ctx.Done():
+		}
 	}
 	return true
 }

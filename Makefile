@@ -29,7 +29,7 @@ GATEWAY_VERSION := $(call required,github.com/grpc-ecosystem/grpc-gateway/v2)
 # The text before "## " names a target, the text after it says what it does.
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: build ## Run everything in one process, without Redis or other services
@@ -47,6 +47,18 @@ test: deps ## Run all tests with the race detector
 .PHONY: testdeploy
 testdeploy: ## Run the tests of deploy/: manifests, image, rules, Terraform
 	cd deploy && go test -timeout 15m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
+
+# deploy/example is another one, because of RabbitMQ's client.
+.PHONY: example
+example: build ## Play the whole pipeline: upload, RabbitMQ, workers in Go and Python, a page (Debian, root)
+	@.ci/deps example
+	cd deploy/example && go build -o $(BIN)/example .
+	$(BIN)/example run --repo . --eventbus $(BIN)/eventbus
+
+.PHONY: test-example
+test-example: deps ## Run the example's tests: 200 scans watched while workers are killed, and more
+	@.ci/deps example
+	cd deploy/example && go vet ./... && go test -race -timeout 15m -p 1 $(TEST_FLAGS) ./...
 
 CHAOS_SEED ?= $(shell date +%s)
 .PHONY: chaos
@@ -82,6 +94,7 @@ lint: golangci-lint buf ## Check format and style of Go and proto
 	buf lint proto
 	golangci-lint config verify
 	golangci-lint run ./...
+	cd deploy/example && golangci-lint run ./...
 
 .PHONY: fmt
 fmt: golangci-lint buf ## Format Go and proto
@@ -120,6 +133,7 @@ breaking: buf ## Check that proto/ breaks no client of main (or of AGAINST=<revi
 .PHONY: checktidy
 checktidy: ## Check that go.mod and go.sum are tidy
 	go mod tidy -diff
+	cd deploy/example && go mod tidy -diff
 
 .PHONY: deps
 deps: ## Install what the tests need and Go does not bring: Redis, a browser (Debian, root)

@@ -59,6 +59,7 @@ func (c *runCmd) Run(ctx context.Context, out io.Writer) (err error) {
 	s, err := stack.Start(ctx, stack.Options{
 		Repo: repo, Eventbus: c.Eventbus, Example: self, Dir: dir, RedisURL: c.RedisURL, AMQPURL: c.AMQPURL,
 		APIPort: 8080, EventsPort: 8000, GRPCPort: 9090,
+		Ended:     func(name string, err error) { say(out, "\n%s ended: %v. It is started again.\n", name, err) },
 		GoWorkers: c.GoWorkers, PythonWorkers: c.PythonWorkers, LegacyWorkers: c.LegacyWorkers,
 		Env: map[string]string{"LEGACY_SHARE": fmt.Sprint(legacyShare), "FAIL_RATE": fmt.Sprint(c.FailRate), "PACE": c.Pace.String()},
 	})
@@ -83,12 +84,8 @@ func (c *runCmd) Run(ctx context.Context, out io.Writer) (err error) {
 		return nil
 	}
 	say(out, "\nUpload one of yours at %s/ ; Ctrl-C ends everything.\n", s.APIURL)
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-s.Failed():
-		return err
-	}
+	<-ctx.Done()
+	return nil
 }
 
 const greeting = `

@@ -100,8 +100,28 @@ func (s *server) take(w http.ResponseWriter, r *http.Request) (job string, known
 	err = s.queue.Publish(r.Context(), s.queueOf(job), queue.Scan{
 		JobID: job, Picture: picture, ContentType: kind, Traceparent: r.Header.Get("Traceparent"),
 	})
-	return job, false, err
+	if err != nil {
+		return "", false, err
+	}
+	// Whoever gets the answer finds the job: the log has it a moment after Publish.
+	if _, err := s.first(r, job); err != nil {
+		s.log.Warn("a scan was taken, but is not in the log yet", "job_id", job, "error", err)
+	}
+	return job, false, nil
 }
+
+// first is the first event of a job, which has been published.
+func (s *server) first(r *http.Request, job string) (*eventbusv1.Event, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), findTimeout)
+	defer cancel()
+	e, err := s.bus.Find(ctx, job, "queued", "started")
+	if err != nil && r.Context().Err() == nil && ctx.Err() != nil {
+		return nil, errNotFound
+	}
+	return e, err
+}
+
+var errNotFound = errors.New("no such event within " + findTimeout.String())
 
 var keyRule = regexp.MustCompile(fmt.Sprintf(`^[\x20-\x7e]{0,%d}$`, maxKey))
 
@@ -121,13 +141,11 @@ func (s *server) begin(r *http.Request, job string, picture []byte) (known bool,
 	if err != nil || !known {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), findTimeout)
-	defer cancel()
-	first, err := s.bus.Find(ctx, job, "queued", "started")
+	first, err := s.first(r, job)
+	if errors.Is(err, errNotFound) {
+		return true, nil // its log has expired, its key has not
+	}
 	if err != nil {
-		if r.Context().Err() == nil && ctx.Err() != nil {
-			return true, nil // its log has expired, its key has not
-		}
 		return false, err
 	}
 	if first.GetAttributes()[pictureHash] != hash {

@@ -103,4 +103,3 @@ func (p *page) check(ctx context.Context) {
 		p.t.Errorf("the page counted %s events, want %d", got, events)
 	}
 }
-

@@ -19,10 +19,10 @@ import (
 const (
 	// uploads at a time; all scans are watched at the same time.
 	uploads = 8
-	// killEvery is the time between two kills: longer than a scan, so that none is hit each
-	// time it is tried.
-	killEvery = 1500 * time.Millisecond
-	// enough kills for a small run.
+	// kills is about how many workers are killed. It is counted in scans that have ended, not
+	// in time: on a slow machine, too, something is done between two of them.
+	kills = 25
+	// minKills is enough for a small run.
 	minKills = 4
 )
 
@@ -38,17 +38,20 @@ func TestScans_EachEndsOnceWhateverHappensToWorkers(t *testing.T) {
 	}
 	s := newStack(t, stack.Options{
 		GoWorkers: 3, PythonWorkers: 3, LegacyWorkers: 2,
-		Env: map[string]string{"LEGACY_SHARE": "0.15", "FAIL_RATE": "0.03", "PACE": "5ms", "QUEUE_TRIES": "30"},
+		Env: map[string]string{"LEGACY_SHARE": "0.25", "FAIL_RATE": "0.03", "PACE": "5ms", "QUEUE_TRIES": "30"},
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	page := openPage(t, s.APIURL)
 	page.upload(draw(t, n))
 
-	over := make(chan struct{})
+	workers := slices.Concat(s.Services("go"), s.Services("python"))
+	broker := dial(t, s.AMQPURL)
+	eventually(t, "all of them take scans", func() bool { return broker.state(queue.Jobs).Consumers == len(workers) })
+	ended := make(chan struct{}, n)
 	var killed int
 	var killer sync.WaitGroup
-	killer.Go(func() { killed = killSome(s.Workers(), over) })
+	killer.Go(func() { killed = killSome(workers, ended, max(2, n/kills)) })
 	all := make([]seen, n)
 	turns := make(chan struct{}, uploads)
 	var watchers sync.WaitGroup
@@ -62,35 +65,36 @@ func TestScans_EachEndsOnceWhateverHappensToWorkers(t *testing.T) {
 			}()
 			events, gaps := watch(ctx, t, j)
 			all[i] = seen{p, j, events, gaps}
+			ended <- struct{}{}
 		})
 	}
 	watchers.Wait()
 	page.finished()
-	close(over)
+	close(ended)
 	killer.Wait()
 	if t.Failed() {
 		return
 	}
 
-	workers, again := map[string]int{}, 0
+	by, again := map[string]int{}, 0
 	for _, one := range all {
 		one.check(ctx, t, s.APIURL)
-		workers[strings.Split(one.worker(), "-")[0]]++
+		by[strings.Split(one.worker(), "-")[0]]++
 		if one.again() {
 			again++
 		}
 	}
 	page.check(ctx)
-	t.Logf("%d scans by %v, %d of them handed out again; %d workers killed", n, workers, again, killed)
+	t.Logf("%d scans by %v, %d of them handed out again; %d workers killed", n, by, again, killed)
 	for _, kind := range []string{"go", "python", "legacy"} {
-		if workers[kind] == 0 {
+		if by[kind] == 0 {
 			t.Errorf("no scan was one of a %s worker", kind)
 		}
 	}
 	if again == 0 || killed < minKills {
 		t.Error("nothing was interrupted: the test shows nothing")
 	}
-	wantEmpty(t, s.AMQPURL, queue.Jobs, queue.Legacy, queue.Dead)
+	broker.wantEmpty(queue.Jobs, queue.Legacy, queue.Dead)
 }
 
 // uploadSome uploads a picture, in one of the ways that there are; some twice at once, as a
@@ -119,44 +123,53 @@ func uploadSome(ctx context.Context, t *testing.T, api string, p picture, i int)
 	return first
 }
 
-// killSome kills workers that publish by gRPC, one after the other, until all is over. A
-// small run may be over early: the first kills come at once.
-func killSome(workers []*stack.Service, over <-chan struct{}) (killed int) {
-	workers = slices.DeleteFunc(workers, func(w *stack.Service) bool { return strings.HasPrefix(w.Name(), "legacy") })
+// killSome kills a worker that publishes by gRPC at once, and another one each time that so
+// many scans have ended.
+func killSome(workers []*stack.Service, ended <-chan struct{}, every int) (killed int) {
 	random := rand.New(rand.NewPCG(1, 2))
-	tick := time.NewTicker(killEvery)
-	defer tick.Stop()
-	for {
-		if workers[random.IntN(len(workers))].Kill() {
+	for n := 0; ; n++ {
+		if n%every == 0 && workers[random.IntN(len(workers))].Kill() {
 			killed++
 		}
-		select {
-		case <-tick.C:
-		case <-over:
+		if _, open := <-ended; !open {
 			return killed
 		}
 	}
 }
 
-// wantEmpty waits until RabbitMQ has nothing in some queues that is not in anybody's hands.
-func wantEmpty(t *testing.T, url string, queues ...string) {
+// broker is a connection to RabbitMQ that asks what is in its queues.
+type broker struct {
+	t       *testing.T
+	channel *amqp.Channel
+}
+
+func dial(t *testing.T, url string) broker {
 	t.Helper()
 	conn, err := amqp.Dial(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
+	t.Cleanup(func() { _ = conn.Close() })
 	ch, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return broker{t, ch}
+}
+
+func (b broker) state(name string) amqp.Queue {
+	b.t.Helper()
+	q, err := b.channel.QueueDeclarePassive(name, true, false, false, false, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return q
+}
+
+// wantEmpty waits until there is nothing in some queues that is not in anybody's hands.
+func (b broker) wantEmpty(queues ...string) {
+	b.t.Helper()
 	for _, name := range queues {
-		eventually(t, name+" is empty", func() bool {
-			q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return q.Messages == 0
-		})
+		eventually(b.t, name+" is empty", func() bool { return b.state(name).Messages == 0 })
 	}
 }

@@ -2,8 +2,8 @@
 the bus. Not one to copy: it shows that they need no change.
 
 Its promise is weaker than that of the others. XADD has no idempotency key, so a scan that
-is played twice is seen twice. Therefore it takes each scan off the queue before it works on
-it: at most once. One that is killed leaves a job without an end.
+is played twice is seen twice. Therefore RabbitMQ forgets each scan as it hands it out: at most
+once. A worker that is killed, or loses Redis, leaves a job without an end.
 """
 
 import hashlib
@@ -25,6 +25,8 @@ log = logging.getLogger("legacy")
 
 SHARDS = 4
 MAXLEN = 10_000
+# How long it waits before it looks for a scan again.
+IDLE = 0.1
 STAGE_SEQ = {"queued": 0, "vision": 10, "rule": 20, "answer": 30, "reward": 40, "done": 50}
 
 
@@ -90,14 +92,13 @@ class Worker:
     def consume(self, connection):
         channel = connection.channel()
         queues.declare(channel)
-        channel.basic_qos(prefetch_count=1)
         log.info("taking scans from %s", queues.LEGACY)
-        for method, properties, body in channel.consume(queues.LEGACY, inactivity_timeout=0.5):
-            if method is not None and not self.stopping:
-                channel.basic_ack(method.delivery_tag)  # before the work: at most once
+        while not self.stopping:
+            method, properties, body = channel.basic_get(queues.LEGACY, auto_ack=True)
+            if method is None:
+                connection.sleep(IDLE)
+            else:
                 play(self.streams, properties.message_id, body, settings.sleeper(connection))
-            if self.stopping:
-                return
 
     def stop(self, *_):
         self.stopping = True

@@ -43,7 +43,7 @@ func Progress(stage string) (begin, end int32) {
 // rules is shared with python/scan.py.
 //
 //go:embed rules.json
-var rulesJSON []byte //nolint:gochecknoglobals // go:embed needs one; nobody writes to it
+var rulesJSON []byte
 
 // Rule is what is to be done with a kind of waste.
 type Rule struct {

@@ -80,7 +80,7 @@ func (v *Vision) look(img image.Image) {
 	for y := range grid {
 		for x := range grid {
 			p := img.At(from.X+(2*x+1)*v.Width/(2*grid), from.Y+(2*y+1)*v.Height/(2*grid))
-			c := color.NRGBAModel.Convert(p).(color.NRGBA) //nolint:errcheck,forcetypeassert,revive // what this model makes
+			c := color.NRGBAModel.Convert(p).(color.NRGBA) //nolint:forcetypeassert // what this model makes
 			r, g, b := int(c.R), int(c.G), int(c.B)
 			luma := (299*r + 587*g + 114*b) / 1000
 			light += luma

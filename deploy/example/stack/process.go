@@ -26,18 +26,16 @@ type command struct {
 	path string
 	args []string
 	env  []string
-	// restart: it is started again whenever it ends, as Kubernetes does.
-	restart bool
 	// kill: it is not asked to end, because nothing of it is worth keeping.
 	kill bool
 }
 
-// Service is a process that is kept running.
+// Service is a process that is started again whenever it ends, as Kubernetes does.
 type Service struct {
 	command
 	log string
-	// ended tells that it is down for good, and why.
-	ended func(error)
+	// ended is told of each end that nobody asked for.
+	ended func(name string, err error)
 
 	stopping chan struct{} // closed by stop
 	stopOnce sync.Once
@@ -49,7 +47,7 @@ type Service struct {
 }
 
 // startService starts a process with its output appended to dir/name.log.
-func startService(dir string, c command, ended func(error)) (*Service, error) {
+func startService(dir string, c command, ended func(string, error)) (*Service, error) {
 	s := &Service{
 		command: c, log: filepath.Join(dir, c.name+".log"), ended: ended,
 		stopping: make(chan struct{}), done: make(chan struct{}),
@@ -84,10 +82,7 @@ func (s *Service) keep(started chan<- error) {
 			return
 		default:
 		}
-		if !s.restart {
-			s.ended(fmt.Errorf("%s ended (%w), see %s", s.name, errOr(err), s.log))
-			return
-		}
+		s.ended(s.name, errOr(err))
 		timer := time.NewTimer(restartPause)
 		select {
 		case <-s.stopping:

@@ -164,7 +164,7 @@ func find(programs ...string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed (make deps-example installs all that this needs, on Debian)", programs[0])
+	return "", fmt.Errorf("%s is not installed (.ci/deps example installs all that this needs, on Debian)", programs[0])
 }
 
 func reach(ctx context.Context, port int) error {

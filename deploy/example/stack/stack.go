@@ -1,6 +1,6 @@
 // Package stack starts all that the example is made of, each a process of its own, and ends
 // it again: Redis and RabbitMQ where none is given (services.go), the bus, the Scan API and
-// the workers (this file). Workers that end are started again, as Kubernetes does.
+// the workers (this file). What ends is started again, as Kubernetes does.
 //
 //	Redis, RabbitMQ → eventbus serve → API → workers; they stop the other way round
 package stack
@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/eco2-team/eventbus/deploy/example/queue"
@@ -34,8 +35,9 @@ type Options struct {
 	GoWorkers, PythonWorkers, LegacyWorkers int
 	// Env is for the API and the workers, and wins.
 	Env map[string]string
-	// BusEnv is for the bus, and wins.
-	BusEnv map[string]string
+	// Ended is told of each process that ends and is started again; nil tells nobody. It
+	// must not block.
+	Ended func(name string, err error)
 }
 
 // Stack is what runs.
@@ -45,7 +47,6 @@ type Stack struct {
 	o        Options
 	ports    ports
 	services []*Service // in the order of their start
-	failed   chan error
 }
 
 // startTimeout is for all of it. RabbitMQ takes most of that.
@@ -55,7 +56,10 @@ const startTimeout = 3 * time.Minute
 func Start(ctx context.Context, o Options) (*Stack, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s := &Stack{o: o, RedisURL: o.RedisURL, AMQPURL: o.AMQPURL, failed: make(chan error, 1)}
+	s := &Stack{o: o, RedisURL: o.RedisURL, AMQPURL: o.AMQPURL}
+	if s.o.Ended == nil {
+		s.o.Ended = func(string, error) {}
+	}
 	for _, step := range []func(context.Context) error{s.startRedis, s.startRabbitMQ, s.startBus, s.startAPI, s.startWorkers} {
 		if err := step(ctx); err != nil {
 			s.Close()
@@ -65,14 +69,11 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	return s, nil
 }
 
-// Failed gets an error when something ended that is not started again.
-func (s *Stack) Failed() <-chan error { return s.failed }
-
-// Workers are the worker processes.
-func (s *Stack) Workers() []*Service {
+// Services are the processes whose names begin so.
+func (s *Stack) Services(prefix string) []*Service {
 	var out []*Service
 	for _, service := range s.services {
-		if service.restart {
+		if strings.HasPrefix(service.name, prefix) {
 			out = append(out, service)
 		}
 	}
@@ -88,12 +89,7 @@ func (s *Stack) Close() {
 }
 
 func (s *Stack) start(c command) error {
-	service, err := startService(s.o.Dir, c, func(err error) {
-		select {
-		case s.failed <- err:
-		default: // one is enough
-		}
-	})
+	service, err := startService(s.o.Dir, c, s.o.Ended)
 	if err == nil {
 		s.services = append(s.services, service)
 	}
@@ -124,7 +120,7 @@ func (s *Stack) startBus(ctx context.Context) error {
 		"ADMIN_ADDR": fmt.Sprintf("127.0.0.1:%d", admin), "POD_NAME": "example", "CONSOLE": "true",
 		// The page is of the API's origin, the stream of another.
 		"CORS_ORIGINS": s.APIURL, "DRAIN_TIMEOUT": "10s",
-	}, s.o.BusEnv)})
+	})})
 	if err != nil {
 		return err
 	}
@@ -148,7 +144,9 @@ func (s *Stack) startWorkers(ctx context.Context) error {
 			return err
 		}
 	}
-	script := func(name string) []string { return []string{filepath.Join(s.o.Repo, "deploy/example/python", name)} }
+	script := func(name string) []string {
+		return []string{filepath.Join(s.o.Repo, "deploy", "example", "python", name)}
+	}
 	for _, kind := range []struct {
 		name string
 		n    int
@@ -161,7 +159,7 @@ func (s *Stack) startWorkers(ctx context.Context) error {
 	} {
 		for i := range kind.n {
 			name := kind.name + "-" + strconv.Itoa(i+1)
-			err := s.start(command{name: name, path: kind.path, args: kind.args, restart: true, env: s.settings(map[string]string{
+			err := s.start(command{name: name, path: kind.path, args: kind.args, env: s.settings(map[string]string{
 				"WORKER_NAME": name, "REDIS_STREAMS_URL": s.RedisURL,
 				"PYTHONPATH": stubs, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1",
 			})})
@@ -195,7 +193,7 @@ func environment(all ...map[string]string) []string {
 
 func local(port int) string { return fmt.Sprintf("http://127.0.0.1:%d", port) }
 
-// wait asks again until there is no error, something has ended, or time is over.
+// wait asks again until there is no error, something had to be started again, or time is over.
 func (s *Stack) wait(ctx context.Context, what string, ready func(context.Context) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -204,9 +202,12 @@ func (s *Stack) wait(ctx context.Context, what string, ready func(context.Contex
 		if err == nil {
 			return nil
 		}
+		for _, service := range s.services {
+			if service.Runs() > 1 {
+				return fmt.Errorf("%s does not start, see %s", service.name, service.log)
+			}
+		}
 		select {
-		case failed := <-s.failed:
-			return failed
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w", what, errors.Join(err, ctx.Err()))
 		case <-tick.C:

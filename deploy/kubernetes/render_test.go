@@ -7,6 +7,7 @@
 //	network_test.go    the network policies let exactly the listed flows through
 //	security_test.go   no pod may more than it must; drains fit their grace periods
 //	settings_test.go   the binary knows every setting
+//	access_test.go     router and edge run with the settings of tls and access, and refuse strangers
 //	redis_test.go      a real Redis takes every command line and every setting
 package kubernetes_test
 
@@ -52,14 +53,17 @@ func renders() map[string]string {
 	return map[string]string{
 		"dev": on("../overlays/dev"), "prod": on("../overlays/prod"), "ha": on("../overlays/ha"),
 		"argocd": on("../components/argocd"), "argocd-apps": on("../components/argocd/apps"),
-		"monitoring":  on("../overlays/prod", "../components/monitoring"),
-		"keda":        on("../overlays/prod", "../components/keda"),
-		"istio":       on("../overlays/prod", "../components/istio"),
-		"gateway-api": on("../overlays/prod", "../components/gateway-api"),
-		"seed-redis":  on("../overlays/prod", "../components/seed-redis"),
+		"monitoring":    on("../overlays/prod", "../components/monitoring"),
+		"keda":          on("../overlays/prod", "../components/keda"),
+		"istio":         on("../overlays/prod", "../components/istio"),
+		"gateway-api":   on("../overlays/prod", "../components/gateway-api"),
+		"seed-redis":    on("../overlays/prod", "../components/seed-redis"),
+		"tls":           on("../overlays/prod", "../components/tls"),
+		"access":        on("../overlays/prod", "../components/access"),
+		"client-limits": on("../overlays/prod", "../components/client-limits"),
 		"everything": on("../overlays/prod", "../components/monitoring", "../components/keda", "../components/istio",
-			"../components/seed-redis"),
-		"ha-everything": on("../overlays/ha", "../components/monitoring", "../components/keda", "../components/gateway-api"),
+			"../components/seed-redis", "../components/access", "../components/client-limits"),
+		"ha-everything": on("../overlays/ha", "../components/monitoring", "../components/keda", "../components/gateway-api", "../components/tls"),
 	}
 }
 

@@ -2,9 +2,11 @@ package kubernetes_test
 
 import (
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -21,8 +24,9 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(tempDir, "eventbus")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Dir = dir
+	// As make build does it: what is compiled is compiled once.
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), err
@@ -84,7 +88,7 @@ func settingsOf(t *testing.T, objects []object, namespace string, d *appsv1.Depl
 }
 
 func TestSettings_TheBinaryKnowsAll(t *testing.T) {
-	for _, overlay := range []string{"dev", "prod", "ha"} {
+	for _, overlay := range []string{"dev", "prod", "ha", "tls", "access", "client-limits", "everything"} {
 		objects := render(t, renders()[overlay])
 		for name, namespace := range map[string]string{"router": "event-router", "edge": "sse-gateway"} {
 			d := deploymentOf(t, objects, name)
@@ -97,6 +101,44 @@ func TestSettings_TheBinaryKnowsAll(t *testing.T) {
 					t.Errorf("%s/%s: eventbus does not know %s", overlay, name, k)
 				}
 			}
+		}
+	}
+}
+
+// An edge with all the streams that it may have must fit its memory, at 24 MiB and 37 KiB a
+// stream (docs/reliability.md), and the scaler must act before.
+func TestSettings_StreamsFitAnEdgesMemory(t *testing.T) {
+	for _, overlay := range []string{"dev", "prod", "ha", "keda"} {
+		objects := render(t, renders()[overlay])
+		d := deploymentOf(t, objects, "edge")
+		settings := settingsOf(t, objects, "sse-gateway", d)
+		most, err := strconv.ParseInt(settings["MAX_CONNECTIONS"], 10, 64)
+		if err != nil || most == 0 {
+			t.Fatalf("%s: MAX_CONNECTIONS=%q", overlay, settings["MAX_CONNECTIONS"])
+		}
+		goal := resource.MustParse(strings.TrimSuffix(settings["GOMEMLIMIT"], "B"))
+		limit := d.Spec.Template.Spec.Containers[0].Resources.Limits[corev1.ResourceMemory]
+		if need := most*37<<10 + 24<<20; need > goal.Value()*3/4 || goal.Cmp(limit) >= 0 {
+			t.Errorf("%s: %d streams need %d MiB; GOMEMLIMIT %s, limit %s", overlay, most, need>>20, goal.String(), limit.String())
+		}
+		if overlay != "keda" {
+			continue
+		}
+		var so struct {
+			Spec struct {
+				Triggers []struct {
+					Type, Name string
+					Metadata   map[string]string
+				}
+			}
+		}
+		for _, o := range objects {
+			if o.Kind == "ScaledObject" && o.Metadata.Name == "edge" {
+				lenient(t, o, &so)
+			}
+		}
+		if threshold, err := strconv.ParseInt(so.Spec.Triggers[0].Metadata["threshold"], 10, 64); err != nil || threshold*2 > most {
+			t.Errorf("KEDA adds an edge at %d streams each, of at most %d (%v)", threshold, most, err)
 		}
 	}
 }

@@ -82,9 +82,9 @@ func describe(t *testing.T) []byte {
 	if err := os.WriteFile(file, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "test", "-count=1", "-overlay", file, "-run", "^TestDescribeMetrics$", ".")
+	cmd := exec.Command("go", "test", "-trimpath", "-count=1", "-overlay", file, "-run", "^TestDescribeMetrics$", ".")
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "DESCRIBE_METRICS="+result)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "DESCRIBE_METRICS="+result)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -97,8 +97,9 @@ var sample = regexp.MustCompile(`^([a-z_]+)(?:\{([^}]*)\})? `)
 func ownMetrics(t *testing.T) map[string][]string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "eventbus")
-	build := exec.Command("go", "build", "-o", bin, ".")
-	build.Dir = "../.."
+	// As make build does it: what is compiled is compiled once.
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
+	build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -1,9 +1,9 @@
 // Package ansible_test holds deploy/ansible against what an operator needs of it.
 //
 //   - ansible_test.go: the playbooks parse, ansible-lint's production profile has nothing to say, and the example
-//     inventory has groups and variables that they read. Always; needs ansible-core and ansible-lint (.ci/deps-deploy).
+//     inventory has groups and variables that they read. Always; needs ansible-core and ansible-lint (.ci/deps).
 //   - machines_test.go: they run over SSH on booted Debian machines (systemd-nspawn), with a real containerd and stand-ins
-//     for kubelet, kubeadm and kubectl. Takes minutes and root: `make test-ansible`, or go test -tags machines.
+//     for kubelet, kubeadm and kubectl. Takes minutes and root: `make testmachines`, or go test -tags machines.
 package ansible_test
 
 import (
@@ -23,7 +23,7 @@ func ansible(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	program, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%v: .ci/deps-deploy installs it", err)
+		t.Fatalf("%v: .ci/deps installs it", err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Env = environment(t)

@@ -9,6 +9,7 @@
 //	settings_test.go   the binary knows every setting
 //	access_test.go     router and edge run with the settings of tls and access, and refuse strangers
 //	redis_test.go      a real Redis takes every command line and every setting
+//	example_test.go    the example around the bus has what it needs
 package kubernetes_test
 
 import (
@@ -61,6 +62,9 @@ func renders() map[string]string {
 		"tls":           on("../overlays/prod", "../components/tls"),
 		"access":        on("../overlays/prod", "../components/access"),
 		"client-limits": on("../overlays/prod", "../components/client-limits"),
+		"example":       on("../overlays/prod", "../components/example"),
+		"example-keda":  on("../overlays/prod", "../components/example", "../components/example-keda"),
+		"example-dev":   on("../overlays/dev", "../components/example"),
 		"everything": on("../overlays/prod", "../components/monitoring", "../components/keda", "../components/istio",
 			"../components/seed-redis", "../components/access", "../components/client-limits"),
 		"ha-everything": on("../overlays/ha", "../components/monitoring", "../components/keda", "../components/gateway-api", "../components/tls"),
@@ -151,8 +155,11 @@ func TestRender_EveryOverlayHasItsParts(t *testing.T) {
 		"istio":       {"VirtualService sse-gateway/edge", "DestinationRule sse-gateway/edge", "DestinationRule event-router/router"},
 		"gateway-api": {"HTTPRoute sse-gateway/edge"},
 		"seed-redis":  {"RedisFailover redis/auth-redis", "RedisFailover redis/cache-redis"},
-		"argocd":      {"Application argocd/eventbus", "AppProject argocd/eventbus"},
-		"argocd-apps": {"Application argocd/eventbus-redis", "Application argocd/eventbus-router", "Application argocd/eventbus-edge"},
+		"example": {"Deployment scan/scan-api", "Deployment scan/scan-worker", "Deployment scan/scan-worker-python", "Deployment scan/scan-worker-legacy",
+			"HorizontalPodAutoscaler scan/scan-api", "HorizontalPodAutoscaler scan/scan-worker", "Ingress scan/scan-api"},
+		"example-keda": {"ScaledObject scan/scan-worker", "ScaledObject scan/scan-worker-python", "TriggerAuthentication scan/rabbitmq"},
+		"argocd":       {"Application argocd/eventbus", "AppProject argocd/eventbus"},
+		"argocd-apps":  {"Application argocd/eventbus-redis", "Application argocd/eventbus-router", "Application argocd/eventbus-edge"},
 	}
 	for name, k := range renders() {
 		t.Run(name, func(t *testing.T) {

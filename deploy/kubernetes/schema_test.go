@@ -38,6 +38,7 @@ import (
 var crdModules = []struct{ module, file string }{
 	{"github.com/spotahome/redis-operator@v1.2.4", "manifests/databases.spotahome.com_redisfailovers.yaml"},
 	{"github.com/kedacore/keda/v2@v2.20.2", "config/crd/bases/keda.sh_scaledobjects.yaml"},
+	{"github.com/kedacore/keda/v2@v2.20.2", "config/crd/bases/keda.sh_triggerauthentications.yaml"},
 	{"istio.io/api@v1.31.1", "kubernetes/customresourcedefinitions.gen.yaml"},
 	{"sigs.k8s.io/gateway-api@v1.4.1", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"},
 	{"github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"},

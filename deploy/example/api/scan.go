@@ -31,6 +31,8 @@ const (
 	maxKey = 128
 	// pictureHash is the attribute of a job's first event that names its picture.
 	pictureHash = "picture_sha256"
+	// publishTimeout is how long the caller waits for a bus that is away.
+	publishTimeout = 10 * time.Second
 	// findTimeout is how long an event that was published may take into the log.
 	findTimeout = 5 * time.Second
 	// retryAfter is in seconds.
@@ -101,6 +103,9 @@ func (s *server) take(w http.ResponseWriter, r *http.Request) (job string, known
 		JobID: job, Picture: picture, ContentType: kind, Traceparent: r.Header.Get("Traceparent"),
 	})
 	if err != nil {
+		if key == "" || s.queueOf(job) == queue.Legacy {
+			s.abandon(r, job)
+		}
 		return "", false, err
 	}
 	// Whoever gets the answer finds the job: the log has it a moment after Publish.
@@ -108,6 +113,18 @@ func (s *server) take(w http.ResponseWriter, r *http.Request) (job string, known
 		s.log.Warn("a scan was taken, but is not in the log yet", "job_id", job, "error", err)
 	}
 	return job, false, nil
+}
+
+// abandon ends a job that nobody will put into the queue again.
+func (s *server) abandon(r *http.Request, job string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), publishTimeout)
+	defer cancel()
+	_, err := s.bus.Publish(ctx, &eventbusv1.Event{
+		JobId: job, Stage: "failed", Status: "failed", Message: "it could not be queued", Final: true,
+	}, "failed")
+	if err != nil {
+		s.log.Warn("a job that was not queued has no end", "job_id", job, "error", err)
+	}
 }
 
 // first is the first event of a job, which has been published.
@@ -134,7 +151,9 @@ func (s *server) begin(r *http.Request, job string, picture []byte) (known bool,
 	sum := sha256.Sum256(picture)
 	hash := hex.EncodeToString(sum[:])
 	progress, _ := scan.Progress("queued")
-	known, err = s.bus.Publish(r.Context(), &eventbusv1.Event{
+	ctx, cancel := context.WithTimeout(r.Context(), publishTimeout)
+	defer cancel()
+	known, err = s.bus.Publish(ctx, &eventbusv1.Event{
 		JobId: job, Stage: "queued", Status: "started", Progress: &progress, Traceparent: r.Header.Get("Traceparent"),
 		Attributes: map[string]string{pictureHash: hash},
 	}, "started")

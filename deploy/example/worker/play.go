@@ -9,6 +9,7 @@ import (
 	"time"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/server/client"
 
 	"github.com/eco2-team/eventbus/deploy/example/bus"
 	"github.com/eco2-team/eventbus/deploy/example/queue"
@@ -98,7 +99,7 @@ func stage[T any](ctx context.Context, p player, d queue.Delivery, name string, 
 		return err
 	}
 	*into = result
-	value, err := bus.Value(result)
+	value, err := client.Value(result)
 	if err != nil {
 		return err
 	}
@@ -140,7 +141,7 @@ func (p player) stream(ctx context.Context, d queue.Delivery, a scan.Answer) err
 
 // done publishes the final event: after it the scan is acknowledged.
 func (p player) done(ctx context.Context, d queue.Delivery, r scan.Result) error {
-	value, err := bus.Value(r)
+	value, err := client.Value(r)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	b, err := bus.Dial(c.RouterAddr)
+	b, err := bus.Dial(c.RouterAddr, log)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"net"
+	"sync"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -10,27 +11,36 @@ import (
 // nameServer is a DNS server that knows one name: the routers. gRPC's dns:///
 // resolver then balances over several of them on one machine.
 type nameServer struct {
-	conn  net.PacketConn
-	addrs [][4]byte
-	done  chan struct{}
+	conn net.PacketConn
+	done chan struct{}
+
+	mu    sync.Mutex
+	addrs [][4]byte // guarded by mu
 }
 
 // routersName is what stands before the port in ROUTER_ADDR.
 const routersName = "routers.chaos.test"
 
-func newNameServer(t testing.TB, addrs [][4]byte) *nameServer {
+func newNameServer(t testing.TB) *nameServer {
 	t.Helper()
 	conn, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &nameServer{conn: conn, addrs: addrs, done: make(chan struct{})}
+	s := &nameServer{conn: conn, done: make(chan struct{})}
 	go s.serve()
 	t.Cleanup(func() {
 		_ = conn.Close()
 		<-s.done
 	})
 	return s
+}
+
+// add makes one more router known to who asks from now on.
+func (s *nameServer) add(addr [4]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addrs = append(s.addrs, addr)
 }
 
 // target is a gRPC target of all routers.
@@ -62,6 +72,8 @@ func (s *nameServer) answer(q dnsmessage.Message) ([]byte, error) {
 	if question.Name.String() != routersName+"." {
 		q.RCode = dnsmessage.RCodeNameError
 	} else if question.Type == dnsmessage.TypeA {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		for _, a := range s.addrs {
 			q.Answers = append(q.Answers, dnsmessage.Resource{
 				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: dnsmessage.TypeA, Class: question.Class, TTL: 1},

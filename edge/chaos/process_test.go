@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -200,6 +201,37 @@ func get(ctx context.Context, addr, path string) (code int, text string) {
 		return 0, err.Error()
 	}
 	return resp.StatusCode, string(body)
+}
+
+// metric is the sum of a metric's samples whose line holds all of the labels; 0
+// where it has none.
+func (n *node) metric(t testing.TB, name string, labels ...string) float64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	code, text := get(ctx, n.admin, "/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("/metrics of %s: %d %s", n.name, code, text)
+	}
+	sum := 0.0
+lines:
+	for line := range strings.Lines(text) {
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(rest, l) {
+				continue lines
+			}
+		}
+		f, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += f
+	}
+	return sum
 }
 
 // logFile is a process's log over all its starts.

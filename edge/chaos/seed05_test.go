@@ -103,20 +103,7 @@ func needFiles(t testing.TB, n uint64) {
 // resident is the memory of a process as the kernel counts it, in bytes.
 func resident(t testing.TB, n *node) float64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	code, text := get(ctx, n.admin, "/metrics")
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(line, "process_resident_memory_bytes "); ok {
-			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return f
-		}
-	}
-	t.Fatalf("no process_resident_memory_bytes in /metrics, %d", code)
-	return 0
+	return n.metric(t, "process_resident_memory_bytes")
 }
 
 // cheap follows the job on one raw connection: a socket, a small buffer and this

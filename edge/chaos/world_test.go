@@ -33,6 +33,10 @@ type world struct {
 	routers  []*node
 	// doors lead to the routers: edges and publishers come through them.
 	doors []*door
+	// names has the routers' addresses; they all have this port.
+	names *nameServer
+	port  string
+	env   settings
 	edges []*node
 	https []string
 	// client balances over all routers, as edges do.
@@ -52,23 +56,20 @@ func quick() settings {
 // newWorld starts routers and edges on a topology, all ready.
 func newWorld(t testing.TB, top *topology, routers, edges int, change ...settings) *world {
 	t.Helper()
-	w := &world{t: t, topology: top}
-	env := quick()
+	w := &world{t: t, topology: top, names: newNameServer(t), env: quick()}
 	for _, c := range change {
-		maps.Copy(env, c)
+		maps.Copy(w.env, c)
 	}
-	_, port, err := net.SplitHostPort(address(t, "127.0.0.11"))
-	if err != nil {
+	var err error
+	if _, w.port, err = net.SplitHostPort(address(t, "127.0.0.11")); err != nil {
 		t.Fatal(err)
 	}
-	var addrs [][4]byte
-	for i := range routers {
-		addrs = append(addrs, [4]byte{127, 0, 0, byte(11 + i)})
-		w.addRouter(i, port, env)
+	for range routers {
+		w.addRouter()
 	}
-	target := newNameServer(t, addrs).target(port)
+	target := w.names.target(w.port)
 	for i := range edges {
-		e := maps.Clone(env)
+		e := maps.Clone(w.env)
 		addr := address(t, "127.0.0.1")
 		maps.Copy(e, settings{"HTTP_ADDR": addr, "ROUTER_ADDR": target})
 		w.https = append(w.https, addr)
@@ -98,17 +99,21 @@ func closeConn(t testing.TB, conn *grpc.ClientConn) {
 	}
 }
 
-func (w *world) addRouter(i int, port string, common settings) {
+// addRouter makes one more, which is known by name and does not run.
+func (w *world) addRouter() *node {
 	w.t.Helper()
+	i := len(w.routers)
 	addr := address(w.t, "127.0.0.1")
-	env := maps.Clone(common)
+	env := maps.Clone(w.env)
 	maps.Copy(env, settings{
 		"GRPC_ADDR": addr, "POD_NAME": "router-" + strconv.Itoa(i),
 		"REDIS_STREAMS_URL": w.topology.streams.url(), "REDIS_PUBSUB_URL": w.topology.pubsub.url(),
 		"PUBLISH_MIN_REPLICAS": strconv.Itoa(w.topology.minReplicas),
 	})
 	w.routers = append(w.routers, newNode(w.t, env["POD_NAME"], env, "router"))
-	w.doors = append(w.doors, newDoor(w.t, fmt.Sprintf("127.0.0.%d:%s", 11+i, port), addr))
+	w.doors = append(w.doors, newDoor(w.t, fmt.Sprintf("127.0.0.%d:%s", 11+i, w.port), addr))
+	w.names.add([4]byte{127, 0, 0, byte(11 + i)})
+	return w.routers[i]
 }
 
 // start starts processes that do not run, and waits until all of them are ready.

@@ -74,7 +74,7 @@ test-example: deps ## Run the example's tests: 200 scans watched while workers a
 CHAOS_SEED ?= $(shell date +%s)
 .PHONY: chaos
 chaos: deps ## Run the whole fault suite on all topologies, about 10 minutes (CHAOS_SEED)
-	go test -race -count=1 -v ./edge/chaos -run 'TestChaos|TestLoss|TestBackpressure|TestRebalance' -timeout 20m -chaos.full -chaos.topology=all -chaos.seed=$(CHAOS_SEED)
+	go test -race -count=1 -v ./edge/chaos -run 'TestChaos|TestLoss|TestBackpressure|TestRebalance|TestRolling' -timeout 20m -chaos.full -chaos.topology=all -chaos.seed=$(CHAOS_SEED)
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZ_TIME (10s)

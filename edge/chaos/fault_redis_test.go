@@ -88,6 +88,15 @@ func (f *stallStreams) Apply(r *run, rnd *rand.Rand) {
 
 func (f *stallStreams) Heal(r *run) { r.topology.streams.waitReady() }
 
+// stallPubSub makes the Pub/Sub Redis answer and deliver nothing for a while.
+type stallPubSub struct{}
+
+func (f *stallPubSub) Apply(r *run, _ *rand.Rand) {
+	r.topology.pubsub.each("CLIENT", "PAUSE", 2500, "ALL")
+}
+
+func (f *stallPubSub) Heal(r *run) { r.topology.pubsub.waitReady() }
+
 // flush deletes the logs, and all that the bus knows.
 type flush struct{}
 

@@ -53,6 +53,7 @@ func kinds() []kind {
 		{name: "routers rolled by SIGTERM", make: func() fault { return new(rollRouters) }, target: "router"},
 		{name: "routers scaled 3-1-3-1-3", make: func() fault { return new(scaleRouters) }, target: "router"},
 		{name: "edge SIGKILL", make: func() fault { return new(killEdge) }, hold: s, target: "edge", quick: true},
+		{name: "edge SIGSTOP", make: func() fault { return new(freezeEdge) }, hold: 4 * s, target: "edge"},
 		{name: "edges rolled by SIGTERM", make: func() fault { return new(rollEdges) }, target: "edge"},
 		{name: "streams Redis SIGKILL", make: func() fault { return new(killStreams) }, hold: s, target: "streams", mayGap: true, quick: true},
 		{name: "streams Redis failover", make: func() fault { return new(failoverStreams) }, target: "streams", on: hasReplicas, mayGap: true, quick: true},
@@ -64,6 +65,7 @@ func kinds() []kind {
 		{name: "CLIENT KILL TYPE normal", make: func() fault { return &killClients{typ: "normal"} }, target: "clients"},
 		{name: "CLIENT KILL TYPE pubsub", make: func() fault { return &killClients{typ: "pubsub"} }, target: "clients", quick: true},
 		{name: "Pub/Sub Redis SIGKILL", make: func() fault { return new(killPubSub) }, hold: 2 * s, target: "pubsub"},
+		{name: "Pub/Sub Redis CLIENT PAUSE", make: func() fault { return new(stallPubSub) }, hold: 3 * s, target: "pubsub"},
 		{name: "Pub/Sub Redis failover", make: func() fault { return new(failoverPubSub) }, target: "pubsub", on: hasSentinelPubSub},
 		{name: "latency 50-150 ms", make: func() fault { return new(slowNetwork) }, hold: 4 * s, target: "network"},
 		{name: "router cut off one way", make: func() fault { return new(cutRouter) }, hold: 5 * s, target: "network"},
@@ -139,6 +141,16 @@ type killEdge struct{}
 func (f *killEdge) Apply(r *run, rnd *rand.Rand) { r.check(r.edges[rnd.IntN(len(r.edges))].kill()) }
 
 func (f *killEdge) Heal(*run) {}
+
+// freezeEdge stops an edge: its browsers and its routers see open connections.
+type freezeEdge struct{ node *node }
+
+func (f *freezeEdge) Apply(r *run, rnd *rand.Rand) {
+	f.node = r.edges[rnd.IntN(len(r.edges))]
+	r.check(f.node.signal(sigStop))
+}
+
+func (f *freezeEdge) Heal(r *run) { r.check(f.node.signal(sigCont)) }
 
 // rollEdges ends and starts one edge after the other.
 type rollEdges struct{}

@@ -224,6 +224,15 @@ func (f *follower) take() bool {
 		return false
 	}
 	f.logGap = nil
+	if rapid.IntRange(0, 3).Draw(f.m.t, "fork") == 3 {
+		f.sub = f.sub.Fork()
+	}
+	if rapid.Bool().Draw(f.m.t, "live") {
+		if items, live := f.sub.Live(nil); live {
+			f.live(items)
+			return len(items) > 0
+		}
+	}
 	b, ok, err := f.sub.Ready(context.Background())
 	if b.Gap != nil {
 		f.gap(b.Gap)
@@ -248,6 +257,24 @@ func (f *follower) take() bool {
 		f.m.t.Fatalf("after %s: %v", f.cursor, err)
 	}
 	return ok
+}
+
+// live checks what came without the log: nothing is all that there is.
+func (f *follower) live(items []item) {
+	for _, it := range items {
+		f.item(it)
+	}
+	if f.sub.Cursor() != f.cursor {
+		f.m.t.Fatalf("cursor %s, but %s was delivered", f.sub.Cursor(), f.cursor)
+	}
+	if len(items) > 0 {
+		return
+	}
+	f.reading = true // or others would go on in the middle of it
+	defer func() { f.reading = false }()
+	if b, ok, err := f.sub.Fork().Ready(context.Background()); ok {
+		f.m.t.Fatalf("live at %s there was nothing, else there is %+v, %v", f.cursor, b, err)
+	}
 }
 
 func (f *follower) gap(g *event.Gap) {

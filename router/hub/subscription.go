@@ -104,6 +104,46 @@ func (s *Subscription[E]) Ready(ctx context.Context) (b Batch[E], ok bool, err e
 	return Batch[E]{}, true, io.EOF
 }
 
+// Live is Next from memory alone, into buf, which must be empty: it neither waits
+// nor reads the log. No items and ok is that the subscriber has all that there is.
+// Where that is not all that is to be said, ok is false, and Next says it: the
+// cursor is not within the ring, a gap is due or was the last word, the topic
+// failed or ended.
+func (s *Subscription[E]) Live(buf []Item[E]) (items []Item[E], ok bool) {
+	t := s.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.ended || s.told || s.losses != t.losses {
+		return buf, false
+	}
+	if s.attached && s.pos < t.start {
+		s.attached = false
+	}
+	if !s.attached {
+		if s.pos, s.attached = t.find(s.cursor); !s.attached {
+			return buf, false
+		}
+	}
+	if buf = t.from(s.pos, buf); len(buf) == 0 {
+		return buf, t.err == nil && !t.ended()
+	}
+	s.deliver(Batch[E]{Items: buf})
+	return buf, true
+}
+
+// Beside tells whether what the one gets next the other would, where both are
+// Live.
+func (s *Subscription[E]) Beside(o *Subscription[E]) bool {
+	return s.topic == o.topic && s.cursor == o.cursor
+}
+
+// Fork is another subscription at the same place.
+func (s *Subscription[E]) Fork() *Subscription[E] {
+	c := *s
+	c.buf, c.timer = nil, nil
+	return &c
+}
+
 // take fills buf from the ring, or returns the gap of a loss. With neither it
 // returns the channel to wait on, or nil where the log must be read first.
 func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
@@ -129,7 +169,7 @@ func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
 		s.pos, s.attached = t.find(s.cursor)
 	}
 	if s.attached {
-		s.fill()
+		s.buf = t.from(s.pos, s.buf)
 		if len(s.buf) == 0 && t.ended() {
 			return nil, nil, io.EOF
 		}
@@ -150,16 +190,18 @@ func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
 	return t.changed, nil, nil
 }
 
-func (s *Subscription[E]) fill() {
-	t := s.topic
+// from appends a batch of the items from a ring position on to buf, which is
+// empty.
+func (t *Topic[E]) from(pos uint64, buf []Item[E]) []Item[E] {
 	bytes := 0
-	for _, it := range t.items[s.pos-t.start:] {
+	for _, it := range t.items[pos-t.start:] {
 		bytes += it.Size
-		if len(s.buf) > 0 && (len(s.buf) == t.limits.BatchItems || bytes > t.limits.BatchBytes) {
-			return
+		if len(buf) > 0 && (len(buf) == t.limits.BatchItems || bytes > t.limits.BatchBytes) {
+			break
 		}
-		s.buf = append(s.buf, it)
+		buf = append(buf, it)
 	}
+	return buf
 }
 
 // read reads one page of the log. The page's version was noted by take before,

@@ -304,3 +304,75 @@ func TestSubscription_WaitingIsWokenByWhateverIsNew(t *testing.T) {
 		})
 	}
 }
+
+func TestSubscription_LiveKnowsWhereTheLogOrAGapIsNeeded(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*hub.Topic[step], *memLog, *hub.Subscription[step])
+		items  int
+		ok     bool
+	}{
+		"nothing new": {func(*hub.Topic[step], *memLog, *hub.Subscription[step]) {}, 0, true},
+		"events": {func(topic *hub.Topic[step], log *memLog, _ *hub.Subscription[step]) {
+			topic.Append(log.add(3, 1, false))
+		}, 3, true},
+		"events, then a failure": {func(topic *hub.Topic[step], log *memLog, _ *hub.Subscription[step]) {
+			topic.Append(log.add(3, 1, false))
+			topic.Fail(io.ErrNoProgress)
+		}, 3, true},
+		"a failure": {func(topic *hub.Topic[step], _ *memLog, _ *hub.Subscription[step]) { topic.Fail(io.ErrNoProgress) }, 0, false},
+		"a loss": {func(topic *hub.Topic[step], log *memLog, _ *hub.Subscription[step]) {
+			topic.Lose(event.Gap{Reason: event.LogReset})
+			topic.Append(log.add(1, 1, false))
+		}, 0, false},
+		"out of the ring": {func(topic *hub.Topic[step], log *memLog, _ *hub.Subscription[step]) {
+			topic.Append(log.add(100, 1, false))
+		}, 0, false},
+		"after the final event": {func(topic *hub.Topic[step], log *memLog, s *hub.Subscription[step]) {
+			topic.Append(log.add(1, 1, true))
+			s.Live(nil)
+		}, 0, false},
+		"after a gap": {func(topic *hub.Topic[step], log *memLog, s *hub.Subscription[step]) {
+			topic.Lose(event.Gap{Reason: event.LogReset})
+			log.wipe(false)
+			_, _, _ = s.Ready(t.Context())
+			_, _, _ = s.Ready(t.Context())
+		}, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := &memLog{page: 10}
+			topic := hub.NewTopic[step](hub.Limits{RingItems: 10, RingBytes: 1000, BatchItems: 10, BatchBytes: 1000})
+			prev, items := log.add(2, 1, false)
+			topic.Append(prev, items)
+			sub := topic.Subscribe(items[1].ID, log)
+			c.change(topic, log, sub)
+			before := sub.Cursor()
+			reads := log.readCount()
+			got, ok := sub.Live(nil)
+			if len(got) != c.items || ok != c.ok || log.readCount() != reads {
+				t.Fatalf("%d items, %v, %d reads", len(got), ok, log.readCount()-reads)
+			}
+			if !ok && sub.Cursor() != before {
+				t.Fatalf("it went from %s to %s", before, sub.Cursor())
+			}
+		})
+	}
+}
+
+func TestSubscription_BesideIsTheSamePlaceOfTheSameTopic(t *testing.T) {
+	log := &memLog{page: 10}
+	topic := hub.NewTopic[step](hub.DefaultLimits())
+	prev, items := log.add(2, 1, false)
+	topic.Append(prev, items)
+	a, b := topic.Subscribe(items[0].ID, log), topic.Subscribe(items[1].ID, log)
+	if a.Beside(b) {
+		t.Error("one event lies between them")
+	}
+	a.Live(nil)
+	if !a.Beside(b) || !a.Fork().Beside(b) {
+		t.Error("they are not beside each other")
+	}
+	other := hub.NewTopicAt[step](hub.DefaultLimits(), items[1].ID)
+	if a.Beside(other.Subscribe(items[1].ID, log)) {
+		t.Error("these are two topics")
+	}
+}

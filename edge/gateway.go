@@ -147,7 +147,12 @@ func (c *client) Subscribe(ctx context.Context, in *eventbusv1.SubscribeRequest,
 		return nil, explainEnd(ctx, err)
 	}
 	c.attach(call, f, f.close)
-	return &stream[eventbusv1.SubscribeResponse]{ctx: ctx, out: call.out, m: new(eventbusv1.SubscribeResponse)}, nil
+	if call.lines != nil {
+		// Said before the first frame: a connection that closes unannounced spoils a
+		// pool of connections.
+		call.out.w.Header().Set("Connection", "close")
+	}
+	return &stream[eventbusv1.SubscribeResponse]{ctx: ctx, call: call, m: new(eventbusv1.SubscribeResponse)}, nil
 }
 
 // Watch implements eventbusv1.EventBusServiceClient.
@@ -161,7 +166,7 @@ func (c *client) Watch(ctx context.Context, in *eventbusv1.WatchRequest, _ ...gr
 		return nil, explainEnd(ctx, err)
 	}
 	c.attach(call, f, f.close)
-	return &stream[eventbusv1.WatchResponse]{ctx: ctx, out: call.out, m: new(eventbusv1.WatchResponse)}, nil
+	return &stream[eventbusv1.WatchResponse]{ctx: ctx, call: call, m: new(eventbusv1.WatchResponse)}, nil
 }
 
 // fail answers a request that has no response yet.
@@ -188,17 +193,21 @@ func (c *client) attach(call *call, f feed, release func()) {
 type stream[M any] struct {
 	// The gateway calls Header and Recv only; the other methods panic.
 	grpc.ClientStream
-	ctx context.Context
-	out *outlet
-	m   *M
+	ctx  context.Context
+	call *call
+	m    *M
 }
 
 // Header implements grpc.ClientStream.
 func (s *stream[M]) Header() (metadata.MD, error) { return nil, nil }
 
-// Recv implements grpc.ServerStreamingClient.
+// Recv implements grpc.ServerStreamingClient. Where the edge takes the connection
+// over, the request ends, and the stream goes on.
 func (s *stream[M]) Recv() (*M, error) {
-	if err := s.out.fill(s.ctx); err != nil {
+	if s.call.takenOver() {
+		return nil, io.EOF
+	}
+	if err := s.call.out.fill(s.ctx); err != nil {
 		return nil, err
 	}
 	return s.m, nil

@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience of the tests: nothing takes so long unless it is broken.
-const tooLong = 10 * time.Second
+const tooLong = 30 * time.Second
 
 // testEdge is an edge on a real port, in front of a fakeRouter.
 type testEdge struct {

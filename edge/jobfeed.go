@@ -182,6 +182,11 @@ func (f *jobFeed) batch(ctx context.Context) (hub.Batch[frame], error) {
 	return b, err
 }
 
+// plain tells whether nothing but what follows in the ring is owed.
+func (f *jobFeed) plain() bool {
+	return f.topic != nil && !f.reset && !f.last && len(f.rest) == 0
+}
+
 // send adds as many items as fit into one write; the others are the rest.
 func (f *jobFeed) send(o *outlet, items []hub.Item[frame]) {
 	bytes := 0

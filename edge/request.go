@@ -39,9 +39,15 @@ type call struct {
 	// identity is who asks.
 	identity *access.Identity
 
+	// lines is where the stream may go on without a goroutine; nil where it may not.
+	lines *lines
+	// chunked is HTTP/1.1's coding of the stream.
+	chunked bool
+
 	out     *outlet
 	release func()
-	// leave lets the next one in; nil where the request was not let in.
+	// leave lets the next one in; nil where the request was not let in, or its stream
+	// was taken over.
 	leave func()
 }
 
@@ -54,6 +60,23 @@ func (c *call) end() {
 	}
 	c.out.reset()
 	c.out.w.finish()
+}
+
+// left lets the next one in.
+func (c *call) left() {
+	if c.leave != nil {
+		c.leave()
+	}
+}
+
+// takenOver tells whether the stream goes on without the call: it has begun, and
+// what it began with was written.
+func (c *call) takenOver() bool {
+	if c.lines == nil || !c.out.opened || c.out.closed || c.out.w.err != nil {
+		return false
+	}
+	f, ok := c.out.feed.(*jobFeed)
+	return ok && f.topic != nil && c.lines.takeOver(c, f)
 }
 
 // cursor is where a browser wants to resume.

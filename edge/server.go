@@ -3,7 +3,8 @@
 //
 // It owns the SSE wire, cursors, CORS and the draining of streams. It never sees
 // Redis, keeps nothing that a router does not have, and starts one goroutine per
-// job, however many browsers follow it.
+// job, however many browsers follow it: a stream that has begun over plain HTTP/1
+// is taken over from net/http and written by one writer for all (docs/adr/0009).
 //
 // On an event's way, each step a file:
 //
@@ -11,6 +12,10 @@
 //	→ sse.go (encoded once) → router/hub (ring) → jobfeed.go (one per browser;
 //	pages.go for laggards; watchfeed.go for Watch) → outlet.go (one write)
 //	→ gateway.go (the generated HTTP API) → the browser
+//
+// or, once the stream was taken over: ring → crowd.go (those who have everything)
+// → packet.go (one write each) → the browser; line.go for who lags behind; lines.go
+// for heartbeats, ends and the drain.
 //
 // A request's way: server.go → request.go (admit: limits.go, access.go) → gateway.go
 // (grants) → jobfeed.go.
@@ -75,6 +80,7 @@ type Server struct {
 	topics  *topics
 	gateway *runtime.ServeMux
 	client  *client
+	lines   *lines
 	http    *http.Server
 
 	// pace and readTimeout are the constants; tests that wait for them shorten them.
@@ -115,12 +121,15 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 	s.topics = newTopics(api, opts.Heartbeat, m, opts.Log)
 	s.client = &client{EventBusServiceClient: api, topics: s.topics, metrics: m,
 		buffers: &sync.Pool{New: func() any { return new([]byte) }}}
+	s.lines = newLines(s.client, &s.pace, opts.Heartbeat)
+	s.topics.lines = s.lines
 	if s.gateway, err = newGateway(s.client); err != nil {
 		return nil, fmt.Errorf("edge: gateway: %w", err)
 	}
 	s.http = &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout,
+		ConnContext:       markTCP,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
@@ -195,9 +204,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache, no-transform")
 	h.Set("X-Accel-Buffering", "no")
 	c, err := s.admit(w, r)
-	if c.leave != nil {
-		defer c.leave()
-	}
+	defer c.left()
 	if err != nil {
 		s.client.fail(w, c, err)
 		return
@@ -217,6 +224,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	defer s.open.Add(-1)
 	defer context.AfterFunc(s.draining, func() { s.endStream(ctx, cancel) })()
 	defer expire(c.identity, cancel)()
+	if c.sse && c.kind == kindJob && s.lines.takes(r) {
+		c.lines, c.chunked = s.lines, r.ProtoAtLeast(1, 1)
+	}
 	out := newStreamWriter(w, r, s.pace, s.metrics)
 	c.out = newOutlet(c.sse, out, s.client)
 	defer c.end()
@@ -228,6 +238,9 @@ func (s *Server) Start(ctx context.Context) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("edge: HTTP_ADDR: %w", err)
+	}
+	if err := s.lines.start(); err != nil {
+		s.opts.Log.Info("each stream has a goroutine of its own", "reason", err)
 	}
 	s.addr = l.Addr()
 	s.serving.Store(true)
@@ -261,12 +274,18 @@ func (s *Server) Stop(ctx context.Context) error {
 	// from routers.
 	s.serving.Store(false)
 	s.drain()
+	lines := make(chan error, 1)
+	go func() { lines <- s.lines.drain(ctx, s.opts.Drain/2) }()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("edge: streams were cut off: %w", err), s.http.Close())
 	}
+	if cut := <-lines; cut != nil {
+		err = errors.Join(err, fmt.Errorf("edge: taken-over streams were cut off: %w", cut))
+	}
 	s.served.Wait()
 	s.topics.close()
+	s.lines.close()
 	return err
 }
 

@@ -40,6 +40,8 @@ type topic struct {
 	// Extend a second time. The old ring fails with a movedError, and its subscribers
 	// go on in the new one, told of the gap by the error or by the log.
 	ring atomic.Pointer[hub.Topic[frame]]
+	// crowd is poked after each change of the ring.
+	crowd crowd
 
 	// opened is closed once the router's first word is there; openErr is then set
 	// where it was a refusal.
@@ -151,6 +153,7 @@ func (t *topic) take(m *eventbusv1.SubscribeResponse) error {
 	default:
 		t.ring.Load().Extend(items)
 	}
+	t.crowd.poke()
 	t.after, t.fed = last, t.fed || len(items) > 0
 	return nil
 }
@@ -170,6 +173,7 @@ func (t *topic) replace(items []hub.Item[frame], gap *eventbusv1.Gap) {
 func (t *topic) fail(err error) {
 	t.owner.forget(t)
 	t.ring.Load().Fail(err)
+	t.crowd.poke()
 }
 
 // over tells whether nothing can follow the cursor: it is the final event. A

@@ -25,6 +25,7 @@ type topics struct {
 	router    eventbusv1.EventBusServiceClient
 	heartbeat time.Duration
 	metrics   *metrics
+	lines     *lines
 	log       *slog.Logger
 	// lostLog: a router that stops breaks every stream at once, and one line says
 	// it.
@@ -94,6 +95,7 @@ func (s *topics) hold(key jobKey, after event.ID) *topic {
 			owner: s, key: key, at: after, after: after,
 			opened: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
 		}
+		t.crowd.lines = s.lines
 		t.log = &pages{ctx: ctx, key: key, owner: s}
 		t.ring.Store(hub.NewTopicAt[frame](limits(), after))
 		s.byJob[key] = t

@@ -1,0 +1,558 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/hub"
+)
+
+func (e *testEdge) streams() int { return counter(e.metrics.streams.WithLabelValues(kindJob)) }
+
+// members is how many lines of a job stand together.
+func (e *testEdge) members(job string) int {
+	e.topics.mu.Lock()
+	defer e.topics.mu.Unlock()
+	if t := e.topics.byJob[jobKey{"scan", job}]; t != nil {
+		return int(t.crowd.size.Load())
+	}
+	return 0
+}
+
+func (e *testEdge) together(job string, n int) {
+	e.t.Helper()
+	until(e.t, strconv.Itoa(n)+" lines stand together", func() bool { return e.members(job) == n })
+}
+
+// quiet is an edge without heartbeats.
+func quiet(_ *Config, o *Options) { o.Heartbeat = time.Hour }
+
+// valve is a browser's connection that it reads when it wants to.
+type valve struct {
+	net.Conn
+	mu   sync.Mutex
+	wait chan struct{} // nil while it reads
+}
+
+func (v *valve) Read(b []byte) (int, error) {
+	v.mu.Lock()
+	wait := v.wait
+	v.mu.Unlock()
+	if wait != nil {
+		<-wait
+	}
+	return v.Conn.Read(b)
+}
+
+func (v *valve) stop() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.wait == nil {
+		v.wait = make(chan struct{})
+	}
+}
+
+func (v *valve) goOn() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.wait != nil {
+		close(v.wait)
+		v.wait = nil
+	}
+}
+
+func (v *valve) Close() error {
+	v.goOn()
+	return v.Conn.Close()
+}
+
+// narrow opens a stream on a connection of its own, with small buffers,
+// that reads when it is told to.
+func (e *testEdge) narrow(path string, headers ...header) (*browser, *valve) {
+	e.t.Helper()
+	var v *valve
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10) })
+	}}
+	tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		v = &valve{Conn: c}
+		return v, nil
+	}}
+	other := &testEdge{Server: e.Server, t: e.t, url: e.url, web: &http.Client{Transport: tr}}
+	b := other.open(path, headers...)
+	e.t.Cleanup(v.goOn)
+	return b, v
+}
+
+// tooMuch does not fit into the kernel's buffers of a connection that nobody
+// reads, after shrink.
+func tooMuch() string { return strings.Repeat("x", 700<<10) }
+
+// shrink makes the kernel buffer little for each line.
+func (e *testEdge) shrink() {
+	e.Server.lines.mu.Lock()
+	defer e.Server.lines.mu.Unlock()
+	for _, l := range e.Server.lines.all {
+		_ = l.conn.SetWriteBuffer(16 << 10)
+	}
+}
+
+// block makes all browsers of a job that do not read wait in the middle of a
+// write.
+func (f *fakeRouter) block(e *testEdge, job string) []string {
+	f.t.Helper()
+	e.shrink()
+	ids := f.publish(job, &eventbusv1.Event{Stage: "big", Content: tooMuch()})
+	e.together(job, 0)
+	return ids
+}
+
+const (
+	get11 = " HTTP/1.1\r\nHost: edge\r\nAccept: text/event-stream\r\n\r\n"
+	get10 = " HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n"
+)
+
+// rawStream opens a stream by hand, skips the header, and returns it.
+func (e *testEdge) rawStream(job, get string) (*net.TCPConn, *bufio.Reader, string) {
+	e.t.Helper()
+	c := e.raw("GET " + jobPath(job) + get)
+	_ = c.SetReadDeadline(time.Now().Add(3 * tooLong))
+	r := bufio.NewReader(c)
+	var head strings.Builder
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		if line == "\r\n" {
+			return c, r, head.String()
+		}
+		head.WriteString(line)
+	}
+}
+
+func chunk(text string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(text), text) }
+
+func TestLine_WireIsThatOfHTTP11AndOfHTTP10(t *testing.T) {
+	opening := "retry: 2000\n: subscribed\n\n"
+	for name, c := range map[string]struct {
+		get, head string
+		code      func(string) string
+		end       string
+	}{
+		"HTTP/1.1": {get11, "HTTP/1.1 200 OK", chunk, "0\r\n\r\n"},
+		"HTTP/1.0": {get10, "HTTP/1.0 200 OK", func(s string) string { return s }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeRouter(t)
+			e := newEdge(t, f, quiet)
+			_, r, head := e.rawStream("j", c.get)
+			if !strings.HasPrefix(head, c.head) || !strings.Contains(head, "Connection: close\r\n") ||
+				strings.Contains(head, "Transfer-Encoding: chunked\r\n") != (name == "HTTP/1.1") {
+				t.Errorf("the header is %q", head)
+			}
+			e.together("j", 1)
+			one := `id: 1700000000001-0
+event: vision
+data: {"id":"1700000000001-0","domain":"scan","job_id":"j","seq":1,"stage":"vision","status":"started","publish_time":"2023-11-14T22:13:20.001Z"}
+
+`
+			done := strings.NewReplacer("001-0", "002-0", `"seq":1`, `"seq":2`, "vision", "done", "started", "completed", ".001Z", ".002Z",
+				`}`, `,"final":true}`).Replace(one)
+			f.publish("j", &eventbusv1.Event{Stage: "vision", Status: "started"})
+			read(t, r, c.code(opening)+c.code(one))
+			f.finish("j")
+			rest, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := sortFields(string(rest)); got != sortFields(c.code(done)+c.end) {
+				t.Errorf("got %q, want %q", rest, c.code(done)+c.end)
+			}
+			until(t, "nothing is left", func() bool { return e.streams() == 0 })
+		})
+	}
+}
+
+// sortFields: the order of fields is not contract.
+func sortFields(s string) string {
+	b := []byte(s)
+	for i := range b {
+		for j := i + 1; j < len(b); j++ {
+			if b[j] < b[i] {
+				b[i], b[j] = b[j], b[i]
+			}
+		}
+	}
+	return string(b)
+}
+
+// read fails the test unless what comes next is the text.
+func read(t *testing.T, r io.Reader, want string) {
+	t.Helper()
+	b := make([]byte, len(want))
+	if _, err := io.ReadFull(r, b); err != nil {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if string(b) != want {
+		t.Fatalf("got %q, want %q", b, want)
+	}
+}
+
+func TestLine_KeepalivesComeWhileNothingHappens(t *testing.T) {
+	for get, code := range map[string]func(string) string{get11: chunk, get10: func(s string) string { return s }} {
+		e := newEdge(t, newFakeRouter(t))
+		_, r, _ := e.rawStream("j", get)
+		read(t, r, code("retry: 2000\n: subscribed\n\n"))
+		e.together("j", 1)
+		begun := time.Now()
+		for range 3 {
+			read(t, r, code(": keepalive\n\n"))
+		}
+		if took := time.Since(begun); took < e.opts.Heartbeat {
+			t.Errorf("three keepalives within %s", took)
+		}
+	}
+}
+
+// What a browser sends after its request is neither kept nor answered, and does
+// not cost it the end of the stream.
+func TestLine_BytesAfterTheRequestChangeNothing(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	c, r, _ := e.rawStream("j", get11)
+	e.together("j", 1)
+	for range 3 {
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: edge\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		f.steps("j", 1)
+	}
+	f.finish("j")
+	rest, err := io.ReadAll(r)
+	if err != nil || !strings.HasSuffix(string(rest), "\r\n0\r\n\r\n") || strings.Count(string(rest), "event: ") != 4 {
+		t.Errorf("%q %v", rest, err)
+	}
+}
+
+// A browser that reads slowly loses nothing, and stands with the others again.
+func TestLine_SlowBrowserGetsEverythingOnceAndComesBack(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	good := e.open(jobPath("j")).opened()
+	slow, v := e.narrow(jobPath("j"))
+	slow.opened()
+	e.together("j", 2)
+	e.shrink()
+	for round := range 3 {
+		v.stop()
+		var want []string
+		for e.members("j") == 2 {
+			id := f.publish("j", &eventbusv1.Event{Stage: "big", Content: strings.Repeat("x", 64<<10)})[0]
+			want = append(want, id)
+			same(t, "the other one gets it at once", good.ids(1), []string{id})
+		}
+		for range round * limits().RingItems { // it falls out of the ring, too
+			want = append(want, f.steps("j", 1)...)
+		}
+		v.goOn()
+		same(t, "the slow one", slow.ids(len(want)), want)
+		good.ids(round * limits().RingItems)
+		e.together("j", 2)
+		same(t, "live", slow.ids(0), []string{})
+	}
+	last := f.finish("j")
+	for _, b := range []*browser{good, slow} {
+		same(t, "the end", b.ids(1), []string{last})
+		b.ended()
+	}
+	same(t, "cut", counter(e.metrics.writeTimeouts), 0)
+}
+
+// Who does not read the last packet ends nevertheless, and with it.
+func TestLine_SlowBrowserGetsTheEndOnce(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	slow, v := e.narrow(jobPath("j"))
+	slow.opened()
+	e.together("j", 1)
+	e.shrink()
+	v.stop()
+	last := f.publish("j", &eventbusv1.Event{Stage: "done", Status: "completed", Content: tooMuch(), Final: true})[0]
+	until(t, "it is alone", func() bool { return e.members("j") == 0 })
+	v.goOn()
+	same(t, "the end", slow.ids(1), []string{last})
+	slow.ended()
+	until(t, "nothing is left", func() bool { return e.streams() == 0 && counter(e.metrics.topics) == 0 })
+}
+
+func TestLine_BrowserThatIsGoneIsNoticedAtOnce(t *testing.T) {
+	for name, leave := range map[string]func(*net.TCPConn) error{
+		"closed":      (*net.TCPConn).Close,
+		"reset":       func(c *net.TCPConn) error { _ = c.SetLinger(0); return c.Close() },
+		"half closed": (*net.TCPConn).CloseWrite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeRouter(t)
+			e := newEdge(t, f, quiet)
+			const n = 20
+			conns := make([]*net.TCPConn, n)
+			for i := range conns {
+				conns[i], _, _ = e.rawStream("j"+strconv.Itoa(i%3), get11)
+			}
+			until(t, "all are lines", func() bool { return e.members("j0")+e.members("j1")+e.members("j2") == n })
+			for _, c := range conns {
+				if err := leave(c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			until(t, "all have left", func() bool {
+				return e.streams() == 0 && counter(e.metrics.topics) == 0 && counter(e.metrics.connections) == 0
+			})
+			until(t, "the router is left", func() bool { return f.open.Load() == 0 })
+		})
+	}
+}
+
+// A browser may be gone in the middle of a write that waits for it.
+func TestLine_SlowBrowserThatIsGoneIsNoticedAtOnce(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	e.pace = pace{time.Hour, 1}
+	c, _, _ := e.rawStream("j", get11)
+	e.together("j", 1)
+	f.block(e, "j")
+	_ = c.Close()
+	until(t, "nothing is left", func() bool { return e.streams() == 0 && counter(e.metrics.topics) == 0 })
+	same(t, "cut", counter(e.metrics.writeTimeouts), 0)
+}
+
+func TestLine_DrainReachesMembersAndSlowOnes(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	_, chunked, _ := e.rawStream("j", get11)
+	_, plain, _ := e.rawStream("j", get10)
+	slow, v := e.narrow(jobPath("k"))
+	slow.opened()
+	e.together("j", 2)
+	e.together("k", 1)
+	v.stop()
+	ids := f.block(e, "k")
+	stopped := make(chan error)
+	go func() { stopped <- e.Stop(t.Context()) }()
+	for r, end := range map[*bufio.Reader]string{chunked: "\n\n\r\n0\r\n\r\n", plain: "\n\n"} {
+		text, err := io.ReadAll(r)
+		if err != nil || !strings.HasSuffix(string(text), end) || strings.Count(string(text), "retry: ") != 2 {
+			t.Errorf("%q %v", text, err)
+		}
+	}
+	v.goOn()
+	same(t, "the slow one", slow.ids(len(ids)), ids)
+	if last := slow.next(); !isAway(last) {
+		t.Errorf("got %q", last)
+	}
+	slow.ended()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	same(t, "streams", e.streams(), 0)
+}
+
+func TestLine_DrainCutsWhoDoesNotRead(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet, func(_ *Config, o *Options) { o.Drain = 300 * time.Millisecond })
+	c, _, _ := e.rawStream("j", get11)
+	_ = c.SetReadBuffer(1)
+	e.together("j", 1)
+	f.block(e, "j")
+	begun := time.Now()
+	if err := e.Stop(context.Background()); err == nil || time.Since(begun) > tooLong {
+		t.Errorf("%v after %s", err, time.Since(begun))
+	}
+	same(t, "streams", e.streams(), 0)
+}
+
+// Streams that go on without a goroutine leave nothing behind, either.
+func TestLine_ManyLeaveNothingBehind(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	descriptors := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	e.open(jobPath("j")).opened().close()
+	until(t, "it has left", func() bool { return e.streams() == 0 })
+	e.web.CloseIdleConnections()
+	before := descriptors()
+	goroutines, _ := settled()
+	const n = 300
+	var all []*browser
+	for range n {
+		all = append(all, e.open(jobPath("j")).opened())
+	}
+	e.together("j", n)
+	f.steps("j", 3)
+	for i, b := range all {
+		b.ids(3)
+		if i%2 == 0 {
+			b.close()
+		}
+	}
+	f.finish("j")
+	for i, b := range all {
+		if i%2 == 1 {
+			b.ids(1)
+			b.ended()
+		}
+	}
+	until(t, "all have left", func() bool { return e.streams() == 0 && counter(e.metrics.connections) == 0 })
+	until(t, "nothing is left", func() bool {
+		e.Server.lines.mu.Lock()
+		defer e.Server.lines.mu.Unlock()
+		return len(e.Server.lines.all) == 0 && e.Server.lines.count == 0
+	})
+	until(t, "descriptors are back", func() bool { return descriptors() <= before+2 })
+	until(t, "goroutines are back", func() bool { now, _ := settled(); return now <= goroutines+2 })
+}
+
+// One event costs one write for each browser, and no goroutine.
+func TestLine_OneEventIsOneWriteForEachBrowser(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	var writes atomic.Int64
+	e.Server.lines.write = func(fd int, b []byte) (int, error) {
+		writes.Add(1)
+		return writeNow(fd, b)
+	}
+	const n = 50
+	var all []*browser
+	for range n {
+		all = append(all, e.open(jobPath("j")).opened())
+	}
+	e.together("j", n)
+	goroutines, _ := settled()
+	for range 20 {
+		f.steps("j", 1)
+		for _, b := range all {
+			b.ids(1)
+		}
+	}
+	same(t, "writes", writes.Load(), int64(20*n))
+	until(t, "nobody needs a goroutine", func() bool { now, _ := settled(); return now <= goroutines })
+	// What comes at once is written at once.
+	writes.Store(0)
+	f.steps("j", 100)
+	for _, b := range all {
+		b.ids(100)
+	}
+	if w := writes.Load(); w > 10*n {
+		t.Errorf("100 events at once were %d writes for %d browsers", w, n)
+	}
+}
+
+// A delivery allocates nothing.
+func TestLine_DeliveryAllocatesNothing(t *testing.T) {
+	e := newEdge(t, newFakeRouter(t))
+	e.Server.lines.write = func(_ int, b []byte) (int, error) { return len(b), nil }
+	ring := hub.NewTopicAt[frame](limits(), event.ID{})
+	tp := &topic{owner: e.topics, crowd: crowd{lines: e.Server.lines}}
+	tp.ring.Store(ring)
+	const n = 1000
+	for range n {
+		l := &line{lines: e.Server.lines, topic: tp, chunked: true, at: -1, cancel: func(error) {}}
+		if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}); !ok {
+			t.Fatal("it could not join")
+		}
+	}
+	text := mustItem(t, sample())
+	items := make([]hub.Item[frame], 1)
+	id := uint64(0)
+	allocs := testing.AllocsPerRun(200, func() {
+		id++
+		items[0] = hub.Item[frame]{ID: event.ID{Ms: id}, Size: 300, Value: text}
+		ring.Extend(items)
+		tp.crowd.mu.Lock()
+		tp.crowd.pass()
+		tp.crowd.unlock()
+	})
+	if allocs > 3 { // for all of them: the ring grows, and the race detector empties pools
+		t.Errorf("an event to %d browsers: %v allocations", n, allocs)
+	}
+}
+
+// Who comes while events never cease finds its place.
+func TestLine_NewcomersJoinWhileEventsNeverCease(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	first := e.open(jobPath("j")).opened()
+	e.together("j", 1)
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { done <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				n += len(f.steps("j", 3))
+				for range 3 {
+					first.next()
+				}
+			}
+		}
+	}()
+	var late []*browser
+	for i := range 20 {
+		late = append(late, e.open(jobPath("j")).opened())
+		e.together("j", i+2)
+	}
+	close(stop)
+	n := <-done
+	f.finish("j")
+	for _, b := range late {
+		before := 0
+		for range n + 1 {
+			seq := seqOf(t, b.next())
+			if seq != before+1 {
+				t.Fatalf("%d follows %d", seq, before)
+			}
+			before = seq
+		}
+		b.ended()
+	}
+}
+
+func seqOf(t *testing.T, frame string) int {
+	t.Helper()
+	_, after, _ := strings.Cut(frame, `"seq":`)
+	digits, _, _ := strings.Cut(after, ",")
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		t.Fatalf("no seq in %q", frame)
+	}
+	return n
+}

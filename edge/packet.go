@@ -1,0 +1,108 @@
+package edge
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/eco2-team/eventbus/router/hub"
+)
+
+// packet is what many lines are written at once, encoded once: plain for HTTP/1.0,
+// as a chunk for HTTP/1.1. Both are parts of one buffer.
+type packet struct {
+	plain, chunk, buf []byte
+	// last: the stream ends with it.
+	last bool
+}
+
+func (p *packet) bytes(chunked bool) []byte {
+	if chunked {
+		return p.chunk
+	}
+	return p.plain
+}
+
+// Chunked coding, RFC 9112, section 7.1.
+const (
+	// chunkRoom is what precedes a chunk's data at most: its size in hex and a line
+	// end.
+	chunkRoom = 8 + 2
+	chunkEnd  = "\r\n"
+	lastChunk = "0\r\n\r\n"
+)
+
+// newPacket is a packet of what add appends.
+func newPacket(last bool, add func([]byte) []byte) packet {
+	return seal(add(room(nil)), last)
+}
+
+// room begins a packet's data.
+func room(buf []byte) []byte {
+	var none [chunkRoom]byte
+	return append(buf[:0], none[:]...)
+}
+
+// seal makes a packet of data that has chunkRoom before it.
+func seal(b []byte, last bool) packet {
+	end := len(b)
+	var size [chunkRoom]byte
+	head := append(strconv.AppendUint(size[:0], uint64(end-chunkRoom), 16), chunkEnd...)
+	start := chunkRoom - len(head)
+	copy(b[start:], head)
+	b = append(b, chunkEnd...)
+	if last {
+		b = append(b, lastChunk...)
+	}
+	return packet{plain: b[chunkRoom:end:end], chunk: b[start:], buf: b, last: last}
+}
+
+// scratch is what it takes to hand events on; it is borrowed.
+type scratch struct {
+	items []hub.Item[frame]
+	buf   []byte
+}
+
+// packet is one of events.
+func (s *scratch) packet(items []hub.Item[frame]) packet {
+	b := room(s.buf)
+	for _, it := range items {
+		b = append(b, it.Value.text...)
+	}
+	p := seal(b, items[len(items)-1].Final)
+	s.buf = p.buf
+	return p
+}
+
+// keep: a line that does not take all of a packet keeps its bytes.
+func (s *scratch) keep() { s.buf = nil }
+
+// chunkWriter is the connection of a line that is alone, as streamWriter wants it.
+type chunkWriter struct {
+	conn    *net.TCPConn
+	chunked bool
+}
+
+// Header implements http.ResponseWriter; it was sent long ago.
+func (w *chunkWriter) Header() http.Header { return http.Header{} }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *chunkWriter) WriteHeader(int) {}
+
+// Write implements http.ResponseWriter.
+func (w *chunkWriter) Write(b []byte) (int, error) {
+	if !w.chunked {
+		return w.conn.Write(b)
+	}
+	head := append(strconv.AppendUint(nil, uint64(len(b)), 16), chunkEnd...)
+	parts := net.Buffers{head, b, []byte(chunkEnd)}
+	_, err := parts.WriteTo(w.conn)
+	return len(b), err
+}
+
+// FlushError implements what http.ResponseController wants.
+func (w *chunkWriter) FlushError() error { return nil }
+
+// SetWriteDeadline implements what http.ResponseController wants.
+func (w *chunkWriter) SetWriteDeadline(t time.Time) error { return w.conn.SetWriteDeadline(t) }

@@ -105,7 +105,11 @@ func (c *Config) Check() error {
 // would allow more, its memory and its kernel do not.
 const maxBrowsers = 200_000
 
-// browsers is the most that any row opens.
+// browsers is the most that any of the rows opens.
 func (c *Config) browsers() int {
-	return max(c.FanoutBrowsers, c.JobsCount, c.IdleBrowsers, c.ResumeBrowsers)
+	most := 0
+	for _, w := range c.rows() {
+		most = max(most, w.browsers)
+	}
+	return most
 }

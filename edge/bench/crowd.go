@@ -94,12 +94,14 @@ func (c *crowd) settle(ctx context.Context) error {
 	return c.wait(ctx, "everything acknowledged is delivered", func() bool { return c.delivered() >= c.expected() })
 }
 
-// patience is how long one step may take that is not the measurement itself.
+// patience is how long one step may take that is not the measurement itself; many
+// browsers have more.
 const patience = 60 * time.Second
 
 // wait polls a condition; it ends with the first fault.
 func (c *crowd) wait(ctx context.Context, what string, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	limit := patience + 10*time.Millisecond*time.Duration(len(c.browsers))
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -109,7 +111,7 @@ func (c *crowd) wait(ctx context.Context, what string, done func() bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not after %v: %s (%d of %d deliveries, %d of %d browsers): %w", patience, what, c.delivered(), c.expected(),
+			return fmt.Errorf("not after %v: %s (%d of %d deliveries, %d of %d browsers): %w", limit, what, c.delivered(), c.expected(),
 				c.sum(func(n *counts) int64 { return n.opened.Load() }), len(c.browsers), ctx.Err())
 		case <-tick.C:
 		}

@@ -60,7 +60,7 @@ func resolve(ctx context.Context, addr, token string) (site, error) {
 
 // perSource is how many connections one loopback address opens to one port: less
 // than the usual range of ephemeral ports has.
-const perSource = 20000
+const perSource = 10_000
 
 // source is the address that a browser connects from; nil lets the system choose.
 func (s site) source(from int) net.IP {

@@ -70,6 +70,14 @@ func machine() string {
 	return fmt.Sprintf("%s%d cores, %s/%s, %s", model, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
+// loadBefore is the load average before the first row: what else the machine did.
+func (r *Report) loadBefore() float64 {
+	if len(r.Targets) == 0 || len(r.Targets[0].Results) == 0 {
+		return 0
+	}
+	return r.Targets[0].Results[0].Load
+}
+
 // loadAverage is that of one minute; 0 where it is not known.
 func loadAverage() float64 {
 	text, err := os.ReadFile("/proc/loadavg")
@@ -204,7 +212,8 @@ func format(v float64, digits int) string {
 func (r *Report) writeTable(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	head, lines := r.lines()
-	_, _ = fmt.Fprintln(tw, strings.Join(head, "\t")) // Flush tells of errors
+	_, _ = fmt.Fprintf(tw, "%s; load average before: %.1f\n", r.Machine, r.loadBefore()) // Flush tells of errors
+	_, _ = fmt.Fprintln(tw, strings.Join(head, "\t"))
 	for _, l := range lines {
 		_, _ = fmt.Fprintln(tw, strings.Join(append([]string{l.work, l.name}, l.cells...), "\t"))
 	}
@@ -251,8 +260,8 @@ func (r *Report) writePage(path string) error {
 
 func (r *Report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s by `eventbus bench` %s: %s.\n%d-byte payloads, %.0f s a row, real SSE over HTTP/1.1 and gRPC; bus, Redis and load on the same machine.\n\n",
-		r.Date.Format(time.DateOnly), r.Version, r.Machine, r.Payload, r.Seconds)
+	fmt.Fprintf(&b, "Measured on %s by `eventbus bench` %s: %s.\n%d-byte payloads, %.0f s a row, real SSE over HTTP/1.1 and gRPC; bus, Redis and load on the same machine,\nwhose load average was %.1f before.\n\n",
+		r.Date.Format(time.DateOnly), r.Version, r.Machine, r.Payload, r.Seconds, r.loadBefore())
 	head, lines := r.lines()
 	row := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
 	row(head)

@@ -13,6 +13,8 @@ type row struct {
 	key  string
 	work string
 	run  func(context.Context, *test) ([]Measure, error)
+	// browsers is how many it opens.
+	browsers int
 	// needsLog: the floor cannot do it.
 	needsLog bool
 }
@@ -28,16 +30,16 @@ func (c *Config) rows() []row {
 		}
 	}
 	add(c.Idle,
-		row{key: "idle", work: fmt.Sprintf("%d idle browsers on %d jobs", c.IdleBrowsers, c.IdleJobs), run: idleFew},
-		row{key: "idle-jobs", work: fmt.Sprintf("%d idle browsers, a job each", c.IdleBrowsers), run: idleEach})
-	add(c.Fanout, row{key: "fanout", work: fmt.Sprintf("1 job, %d browsers, %d events/s", c.FanoutBrowsers, c.FanoutRate), run: fanout})
-	add(c.FanoutClosed, row{key: "fanout-closed", work: fmt.Sprintf("the same in a closed loop, %d in flight", c.InFlight), run: fanoutClosed})
-	add(c.Jobs, row{key: "jobs", work: fmt.Sprintf("%d jobs, 1 browser each, %d events/s", c.JobsCount, c.JobsRate), run: jobs})
+		row{key: "idle", work: fmt.Sprintf("%d idle browsers on %d jobs", c.IdleBrowsers, c.IdleJobs), run: idleFew, browsers: c.IdleBrowsers},
+		row{key: "idle-jobs", work: fmt.Sprintf("%d idle browsers, a job each", c.IdleBrowsers), run: idleEach, browsers: c.IdleBrowsers})
+	add(c.Fanout, row{key: "fanout", work: fmt.Sprintf("1 job, %d browsers, %d events/s", c.FanoutBrowsers, c.FanoutRate), run: fanout, browsers: c.FanoutBrowsers})
+	add(c.FanoutClosed, row{key: "fanout-closed", work: fmt.Sprintf("the same in a closed loop, %d in flight", c.InFlight), run: fanoutClosed, browsers: c.FanoutBrowsers})
+	add(c.Jobs, row{key: "jobs", work: fmt.Sprintf("%d jobs, 1 browser each, %d events/s", c.JobsCount, c.JobsRate), run: jobs, browsers: c.JobsCount})
 	add(c.Publish,
-		row{key: "publish", work: fmt.Sprintf("publish, %d callers, unary, idempotency key", c.PublishCallers), run: publish},
-		row{key: "publish-batch", work: fmt.Sprintf("publish, %d callers, batches of %d, in bursts of %d", c.BatchCallers, c.BatchSize, c.BatchBurst), run: publishBatch})
+		row{key: "publish", work: fmt.Sprintf("publish, %d callers, unary, idempotency key", c.PublishCallers), run: publish, browsers: c.publishJobs()},
+		row{key: "publish-batch", work: fmt.Sprintf("publish, %d callers, batches of %d, in bursts of %d", c.BatchCallers, c.BatchSize, c.BatchBurst), run: publishBatch, browsers: c.BatchCallers * jobsPerCaller})
 	add(c.Resume, row{
-		key: "resume", work: fmt.Sprintf("%d browsers cut, %d events missed each", c.ResumeBrowsers, c.ResumeMissed), run: resume, needsLog: true,
+		key: "resume", work: fmt.Sprintf("%d browsers cut, %d events missed each", c.ResumeBrowsers, c.ResumeMissed), run: resume, browsers: c.ResumeBrowsers, needsLog: true,
 	})
 	return out
 }

@@ -18,12 +18,16 @@ import (
 // log keeps, so that all can be read in the end.
 const perJob = 2000
 
+// publishJobs is how many jobs the callers need, at a fast caller's perJob a second.
+func (c *Config) publishJobs() int {
+	return c.PublishCallers * (2 + int((c.Warmup + c.Duration).Seconds()))
+}
+
 // publish is as many events as so many callers get acknowledged, one a call. Nobody
 // watches; afterwards browsers read what was acknowledged, all of it.
 func publish(ctx context.Context, t *test) ([]Measure, error) {
 	callers := t.cfg.PublishCallers
-	seconds := int((t.cfg.Warmup + t.cfg.Duration).Seconds()) + 1
-	jobs := t.jobs(callers * (1 + seconds))
+	jobs := t.jobs(t.cfg.publishJobs())
 	for _, j := range jobs {
 		j.inOrder = true
 	}

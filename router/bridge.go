@@ -40,6 +40,7 @@ type bridge struct {
 	// watched: somebody listened to the shard's channel when done was announced.
 	watched bool
 	pace    pace
+	tails   tails
 	// kept and cleaned are when the log was last trimmed and the group cleaned.
 	kept    time.Time
 	cleaned time.Time
@@ -51,7 +52,7 @@ type bridge struct {
 func newBridge(d *bridgeDeps, domain string, shard int) *bridge {
 	return &bridge{
 		bridgeDeps: d, domain: domain, shard: shard, key: shardKey(domain, shard), size: firstBatch,
-		projectedCount: d.metrics.projected.WithLabelValues(domain), delay: d.metrics.delay.WithLabelValues(domain),
+		tails: newTails(d.cfg.Retention), projectedCount: d.metrics.projected.WithLabelValues(domain), delay: d.metrics.delay.WithLabelValues(domain),
 	}
 }
 

@@ -88,6 +88,9 @@ func (b *bridge) project(ctx context.Context, bt *batch) error {
 	}
 	for i, cmd := range b.shared.run(ctx, calls) {
 		reply, err := cmd.Slice()
+		if err != nil {
+			b.tails.clear() // nobody knows what was done
+		}
 		if err == nil && len(reply) != len(jobs[i]) {
 			err = fmt.Errorf("%d answers for %d jobs", len(reply), len(jobs[i]))
 		}
@@ -105,11 +108,13 @@ func (b *bridge) project(ctx context.Context, bt *batch) error {
 
 // projection is the script call for jobs.
 func (b *bridge) projection(jobs []*jobBatch) call {
+	now := time.Now()
 	keys := make([]string, 0, 2*len(jobs))
 	args := append(make([]any, 0, 3+projectEvents*24), b.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
 	for _, job := range jobs {
 		keys = append(keys, logKey(b.domain, job.jobID), stateKey(b.domain, job.jobID))
-		args = append(args, string(job.events[0].AppendJSONHead(nil)), len(job.events))
+		args = append(args, string(job.events[0].AppendJSONHead(nil)))
+		args = append(b.tails.belief(job.jobID, now).args(args), len(job.events))
 		for _, e := range job.events {
 			state := ""
 			if !e.Streaming() {
@@ -132,10 +137,11 @@ func (b *bridge) projected(bt *batch, job *jobBatch, answer any) error {
 	case len(reply) == 2 && reply[0] == "error":
 		b.bury(bt, job, reply[1]) // it would never work, and must not stop the shard
 		return nil
-	case len(reply) == 3 && reply[0] == "all":
-		return b.projectedAll(job, reply[1], reply[2])
+	case len(reply) == 4 && reply[0] == "all":
+		return b.projectedAll(job, reply[1], reply[2], reply[3])
 	}
-	if len(reply) != 3*len(job.events)+1 {
+	b.tails.forget(job.jobID)
+	if len(reply) != 3*len(job.events)+1 { // 4 are of one event, whose first is never "all"
 		return fmt.Errorf("%d strings for %d events", len(reply), len(job.events))
 	}
 	fresh := 0
@@ -177,7 +183,7 @@ func (b *bridge) projected(bt *batch, job *jobBatch, answer any) error {
 }
 
 // projectedAll is the usual answer: all events were added as they are.
-func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq string) error {
+func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq, bytes string) error {
 	first, err := strconv.ParseUint(firstSeq, 10, 32)
 	if err != nil {
 		return err
@@ -189,6 +195,7 @@ func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq string) error {
 	for i, e := range job.events {
 		job.at[i], e.Seq = e.ID, uint32(first)+uint32(i)
 	}
+	b.tails.note(job.jobID, job.events[len(job.events)-1], bytes)
 	b.projectedCount.Add(float64(len(job.events)))
 	job.shown, job.mine, job.contiguous = job.events, job.events, true
 	return nil

@@ -98,7 +98,7 @@ func TestSeedH13_UnreadIsNeverTrimmed(t *testing.T) {
 // Old entries are not shown as new ones, neither when the group is made anew nor
 // when their job's log is gone.
 func TestSeedH14_OldEntriesStayOld(t *testing.T) {
-	tb := newTestBus(t, func(c *Config) { c.Retention, c.IdempotencyWindow = time.Second, 2*time.Second })
+	tb := newTestBus(t, func(c *Config) { c.Retention, c.IdempotencyWindow = 3*time.Second, 6*time.Second })
 	key := shardKey("scan", event.ShardOf("job", 4))
 	tb.publish(event.Event{JobID: "job", Stage: "one"})
 	s := tb.subscribe("job", SubscribeOptions{})

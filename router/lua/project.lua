@@ -5,17 +5,26 @@
 -- KEYS[2j-1] the log of job j   KEYS[2j] its state. In a Cluster there is one job.
 -- ARGV[1] retention in ms   ARGV[2] most entries   ARGV[3] most bytes
 -- ARGV, a job: the state's JSON between id and seq, the same for all its entries;
---   number of entries; the entries, in the order of the shard log
+--   what the caller believes the log's last entry to be: its seq ("0": it does not
+--   know), id, bytes, final (0/1); "1" where the life of log and state is to be
+--   renewed, "0" where the caller has done so just now; number of entries; the
+--   entries, in the order of the shard log
 -- ARGV, an entry: id, final (0/1), the state's JSON after seq ("" where the entry
 --   does not become the state), size in bytes, number of strings, field, value …
 --
 -- Returns for each job an array. Where every entry was added under its own id:
--- "all", the id that stood before the first, the seq of the first. Where the job's log
+-- "all", the id that stood before the first, the seq of the first, the bytes of the last.
+-- Where the job's log
 -- is no stream: "error", the text. Else for each entry three strings: what was done,
 -- its id in the job log, its seq; and last the id that stood before the first entry
 -- added ("" for none added).
 --   "+" added   "=" was there already   "old" dropped: older than retention or than
 --   a trimmed log's start   "over" dropped: after the final event
+--
+-- The belief spares reading the last entry. It is one of the only writer there is
+-- (before the lease moves, and a router that lost the lease is stopped by XADD: its
+-- ids are older), of a log that was never trimmed: so the log's length proves it. Where
+-- Redis lost a part of the log the length differs.
 --
 -- Repeating it is safe: an entry that is there, by its id or by the orig of a late
 -- one, is left alone. It never decodes JSON (cjson turns [] into {} and ruins big
@@ -85,17 +94,23 @@ end
 -- Projects one job, whose arguments begin at a; returns its answer, and where the
 -- next job's begin.
 local function project(log, state, a)
-  local head, entries = ARGV[a], tonumber(ARGV[a + 1])
-  a = a + 2
-  local tail = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  if tail.err then
-    for _ = 1, entries do a = a + 5 + tonumber(ARGV[a + 4]) end
-    return {'error', tail.err}, a
+  local head, believed, renew, entries = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 5] == '1', tonumber(ARGV[a + 6])
+  local last, seq, bytes, over
+  if believed > 0 and call('XLEN', log) == believed then
+    last, seq, bytes, over = ARGV[a + 2], believed, tonumber(ARGV[a + 3]), ARGV[a + 4] == '1'
   end
-  tail = tail[1]
-  local last, seq, bytes, over = '0-0', 0, 0, false
-  if tail then
-    last, seq, bytes, over = tail[1], tonumber(field(tail, 'seq')), tonumber(field(tail, 'bytes')), field(tail, 'final') == '1'
+  a = a + 7
+  if not last then
+    local tail = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
+    if tail.err then
+      for _ = 1, entries do a = a + 5 + tonumber(ARGV[a + 4]) end
+      return {'error', tail.err}, a
+    end
+    tail, renew = tail[1], true
+    last, seq, bytes, over = '0-0', 0, 0, false
+    if tail then
+      last, seq, bytes, over = tail[1], tonumber(field(tail, 'seq')), tonumber(field(tail, 'bytes')), field(tail, 'final') == '1'
+    end
   end
   local out, prev, plain, first_seq, new_state = {}, '', true, seq + 1, nil
   for _ = 1, entries do
@@ -133,15 +148,17 @@ local function project(log, state, a)
   end
   if prev ~= '' then
     trim(log, bytes)
-    call('PEXPIRE', log, retention)
+    if renew then call('PEXPIRE', log, retention) end
     -- The last of a batch's states is the state; nobody can see one in between.
     if new_state then
-      call('SET', state, new_state, 'PX', retention)
-    else
+      if renew or not call('SET', state, new_state, 'XX', 'KEEPTTL') then
+        call('SET', state, new_state, 'PX', retention)
+      end
+    elseif renew then
       call('PEXPIRE', state, retention)
     end
   end
-  if plain then return {'all', prev, tostring(first_seq)}, a end
+  if plain then return {'all', prev, tostring(first_seq), tostring(bytes)}, a end
   out[#out + 1] = prev
   return out, a
 end

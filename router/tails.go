@@ -1,0 +1,71 @@
+package router
+
+import (
+	"time"
+
+	"github.com/eco2-team/eventbus/router/event"
+)
+
+// tails is what a bridge believes to be the last entries of its jobs' logs, so that
+// the projection need not read them: it checks the belief by the log's length. It
+// dies with the bridge, whose lease makes it the only writer.
+type tails struct {
+	jobs map[string]tail
+	// slack is how much earlier than after RETENTION a log may end.
+	slack time.Duration
+}
+
+// tail is a job log's last entry.
+type tail struct {
+	seq   uint32
+	id    event.ID
+	bytes string
+	final bool
+	// renewed is when the life of the log was renewed.
+	renewed time.Time
+	renew   bool
+}
+
+const (
+	// maxTails bounds a bridge's memory at about 1 MiB; one more and it starts anew.
+	maxTails = 4096
+	// maxSlack and 1 % of RETENTION bound what a log may live shorter.
+	maxSlack = time.Second
+)
+
+func newTails(retention time.Duration) tails {
+	return tails{jobs: make(map[string]tail), slack: min(maxSlack, retention/100)}
+}
+
+// belief is the zero tail where nothing is known. The log of a job whose life was
+// renewed within the slack needs no renewal.
+func (t *tails) belief(jobID string, now time.Time) tail {
+	have := t.jobs[jobID]
+	have.renew = now.Sub(have.renewed) >= t.slack
+	if have.renew && have.seq > 0 {
+		have.renewed = now
+		t.jobs[jobID] = have
+	}
+	return have
+}
+
+// args appends the script's arguments.
+func (t tail) args(args []any) []any {
+	return append(args, t.seq, t.id.String(), t.bytes, boolText(t.final), boolText(t.renew))
+}
+
+// note is told the event that was added last, and the bytes of its log.
+func (t *tails) note(jobID string, e *event.Event, bytes string) {
+	have, ok := t.jobs[jobID]
+	if !ok {
+		if len(t.jobs) >= maxTails {
+			t.clear()
+		}
+		have.renewed = time.Now() // by the script
+	}
+	t.jobs[jobID] = tail{seq: e.Seq, id: e.ID, bytes: bytes, final: e.Final, renewed: have.renewed}
+}
+
+func (t *tails) forget(jobID string) { delete(t.jobs, jobID) }
+
+func (t *tails) clear() { clear(t.jobs) }

@@ -34,6 +34,7 @@ import (
 	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/embedded"
 	"github.com/eco2-team/eventbus/server"
+	"github.com/eco2-team/eventbus/server/command"
 	"github.com/eco2-team/eventbus/server/demo"
 )
 
@@ -53,6 +54,13 @@ type cli struct {
 	Edge   edgeCmd   `cmd:"" help:"SSE for browsers, in front of routers."`
 	Bench  benchCmd  `cmd:"" help:"Load test of a running bus: real SSE and gRPC connections, checked for loss, order and duplicates while it measures."`
 	Floor  floorCmd  `cmd:"" name:"bench-floor" hidden:"" help:"What bench --floor measures the bus against."`
+
+	Publish    command.Publish    `cmd:"" help:"Publish an event, or one for each line of standard input."`
+	Tail       command.Tail       `cmd:"" help:"Show events as they come."`
+	State      command.State      `cmd:"" help:"Show the latest event of a job."`
+	Check      command.Check      `cmd:"" help:"Examine settings and Redis: what is wrong, and how to mend it."`
+	Completion command.Completion `cmd:"" help:"Print a script that completes this command line in a shell."`
+	Complete   command.Complete   `cmd:"" hidden:"" help:"What may stand in the place of the last word."`
 }
 
 // benchCmd is what a load test can be told.
@@ -115,7 +123,7 @@ func run(args []string, out io.Writer) error {
 	parser, err := kong.New(&c, kong.Name("eventbus"),
 		kong.Description("Live events of long jobs, from workers to browsers: acknowledged means delivered once, in order, or the reader is told of a gap."),
 		kong.Vars{"hostname": host, "dev": "false", "version": fmt.Sprintf("eventbus %s (commit %s, built %s)", version, commit, date)},
-		kong.Writers(out, os.Stderr), kong.BindTo(out, (*io.Writer)(nil)), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}))
+		kong.Writers(out, os.Stderr), kong.Bind(command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}), kong.BindTo(out, (*io.Writer)(nil)), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}))
 	if err != nil {
 		return err
 	}

@@ -102,20 +102,20 @@ func (p *Process) Running() bool {
 }
 
 // Kill ends it at once and returns when it is gone.
-func (p *Process) Kill() { p.end(syscall.SIGKILL) }
+func (p *Process) Kill() { p.End(syscall.SIGKILL) }
 
-// Terminate asks it to stop, as a supervisor does, and returns when it is gone.
-func (p *Process) Terminate() { p.end(syscall.SIGTERM) }
-
-func (p *Process) end(sig syscall.Signal) {
+// End sends a signal, and returns the exit code when it is gone; -1 where the signal
+// ended it.
+func (p *Process) End(sig syscall.Signal) int {
 	cmd, done := p.current()
 	if cmd == nil {
-		return
+		return 0
 	}
 	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		panic(err) // it is our own child
 	}
 	<-done
+	return cmd.ProcessState.ExitCode()
 }
 
 // Log is the end of what it wrote.

@@ -79,9 +79,11 @@ func (f *follower[M]) run(ctx context.Context) error {
 		case !f.worth(err, spoke):
 			return err
 		}
-		if !away {
+		// Routers end streams in the course of things; one that cannot be opened again
+		// at once is worth a line.
+		if !away && !spoke {
 			away = true
-			f.log.Warn("subscription was cut; it is opened again", append(f.what, "error", err)...)
+			f.log.Warn("subscription cannot be opened; it is tried again", append(f.what, "error", err)...)
 		}
 		if time.Since(began) > lived {
 			pause.Reset()

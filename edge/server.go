@@ -41,6 +41,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	page "github.com/eco2-team/eventbus/edge/client"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/certs"
@@ -81,6 +82,7 @@ type Server struct {
 	gateway *runtime.ServeMux
 	client  *client
 	lines   *lines
+	modules map[string]http.Handler // eventbus.js
 	http    *http.Server
 
 	// pace and readTimeout are the constants; tests that wait for them shorten them.
@@ -104,7 +106,7 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 		return nil, fmt.Errorf("edge: metrics: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, opts: opts, router: router, metrics: m,
+		cfg: cfg, opts: opts, router: router, metrics: m, modules: page.Files(),
 		pace: pace{writeTimeout, writeRate}, readTimeout: readTimeout,
 	}
 	if s.guard = opts.Access; s.guard == nil {
@@ -179,9 +181,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	// Streams set their own, write by write.
 	_ = control.SetWriteDeadline(time.Now().Add(callTimeout + readTimeout + writeTimeout))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	module := s.modules[r.URL.Path]
 	switch {
 	case r.URL.Path == "/openapi.json":
 		s.serveOpenAPI(w, r)
+	case module != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		module.ServeHTTP(w, r)
+	case module != nil:
+		writeError(w, &call{}, refuseMethod(r.Method, http.MethodGet, http.MethodHead))
 	case strings.HasPrefix(r.URL.Path, "/api/") || !s.cfg.Console || s.opts.Console == nil:
 		s.serveAPI(w, r)
 	default:

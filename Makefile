@@ -42,7 +42,7 @@ build: ## Build .bin/eventbus
 # deploy/ is a module of its own, because its dependencies (kustomize, Kubernetes) are not the
 # product's. Its tests build the product, which the test cache does not see: -count=1.
 .PHONY: test
-test: deps ## Run all tests with the race detector, and those of deploy/ that are quick
+test: deps grpcurl ## Run all tests with the race detector, and those of deploy/ that are quick
 	go test -race -timeout 9m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
 	cd deploy && go test -count=1 -timeout 9m -p $(TEST_PARALLEL) -skip '^TestTerraform_' $(TEST_FLAGS) ./...
 
@@ -149,7 +149,7 @@ checktidy: ## Check that go.mod and go.sum are tidy
 	cd deploy/example && go mod tidy -diff
 
 .PHONY: deps
-deps: ## Install what the tests need and Go does not bring: Redis, a browser, promtool, Ansible (Debian, root)
+deps: ## Install what the tests need and Go does not bring: Redis, a browser, promtool, Ansible, Node, Python (Debian, root)
 	@.ci/deps
 
 .PHONY: clean

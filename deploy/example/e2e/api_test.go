@@ -15,7 +15,7 @@ import (
 
 // Without workers, so that jobs stay where they are; tests bring their own.
 func TestWithoutWorkers(t *testing.T) {
-	s := newStack(t, stack.Options{Env: map[string]string{"QUEUE_TRIES": tries}})
+	s := newStack(t, stack.Options{Env: map[string]string{"QUEUE_TRIES": tries, "PACE": "10ms"}})
 	t.Run("the API", func(t *testing.T) { testAPI(t, s) })
 	t.Run("one key is one scan", func(t *testing.T) { testKeys(t, s) })
 	t.Run("a scan that fails too often", func(t *testing.T) { testDeadLetter(t, s) })

@@ -13,6 +13,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/tmaxmax/go-sse"
 )
@@ -84,6 +85,15 @@ func (a answer) job(t *testing.T) job {
 
 func do(ctx context.Context, t *testing.T, method, url string, body io.Reader, headers ...string) answer {
 	t.Helper()
+	a, err := try(ctx, t, method, url, body, headers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func try(ctx context.Context, t *testing.T, method, url string, body io.Reader, headers ...string) (answer, error) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		t.Fatal(err)
@@ -93,20 +103,18 @@ func do(ctx context.Context, t *testing.T, method, url string, body io.Reader, h
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		t.Fatal(err)
+		return answer{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{resp.StatusCode, resp.Header, raw}
+	return answer{resp.StatusCode, resp.Header, raw}, err
 }
 
-// upload posts a picture, as a form where form is set.
+// upload posts a picture, as a form where form is set. Where it gets no answer it asks again,
+// as a client should: on a slow machine the API may close a connection that waits too long.
 func upload(ctx context.Context, t *testing.T, api string, p picture, key string, form bool) answer {
 	t.Helper()
-	body, kind := bytes.NewReader(p.bytes), p.kind
+	body, kind := p.bytes, p.kind
 	if form {
 		var out bytes.Buffer
 		w := multipart.NewWriter(&out)
@@ -120,9 +128,19 @@ func upload(ctx context.Context, t *testing.T, api string, p picture, key string
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, kind = bytes.NewReader(out.Bytes()), w.FormDataContentType()
+		body, kind = out.Bytes(), w.FormDataContentType()
 	}
-	return do(ctx, t, http.MethodPost, api+"/scan", body, "Content-Type", kind, "Idempotency-Key", key)
+	for {
+		a, err := try(ctx, t, http.MethodPost, api+"/scan", bytes.NewReader(body), "Content-Type", kind, "Idempotency-Key", key)
+		if err == nil && a.code != http.StatusServiceUnavailable {
+			return a
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("upload: %d %s, %v", a.code, a.body, err)
+		}
+	}
 }
 
 // event is what a browser gets.
@@ -149,7 +167,7 @@ func watch(ctx context.Context, t *testing.T, j job) (events []event, gaps int) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := sse.Client{Backoff: sse.Backoff{MaxRetries: -1}}
+	client := sse.Client{Backoff: sse.Backoff{MaxInterval: 2 * time.Second}}
 	connection := client.NewConnection(r)
 	connection.SubscribeToAll(func(frame sse.Event) {
 		switch frame.Type {

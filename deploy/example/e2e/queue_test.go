@@ -92,19 +92,22 @@ func stageOf(t *testing.T, s *stack.Stack, j job) string {
 	return r.Stage
 }
 
-// RabbitMQ, the bus and Redis die one after the other while scans are under way, and come
-// back with what they had.
+// RabbitMQ, the bus and Redis die one after the other while scans are under way with workers
+// in Go and Python, and come back with what they had.
 func testOutages(t *testing.T, s *stack.Stack) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	const n = 12
+	const n = 24
 	var all [n]seen
 	for i := range all {
 		p := draw(t, i)
 		all[i] = seen{picture: p, job: upload(ctx, t, s.APIURL, p, "", false).job(t)}
 	}
 	kill(t, s, "rabbitmq") // with all of them in it
-	startWorker(t, s, func(c *worker.Config) { c.Pace = 10 * time.Millisecond })
+	startWorker(t, s, func(c *worker.Config) { c.Pace, c.Jobs = 10*time.Millisecond, 2 })
+	if err := s.StartWorkers(ctx, 0, 2, 0); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"eventbus", "redis", "rabbitmq"} {
 		eventually(t, "some are under way", func() bool {
 			running := 0
@@ -121,7 +124,7 @@ func testOutages(t *testing.T, s *stack.Stack) {
 	for i := range all {
 		all[i].events, all[i].gaps = watch(ctx, t, all[i].job)
 	}
-	again := 0
+	again, by := 0, map[string]int{}
 	for _, one := range all {
 		eventually(t, "the API answers", func() bool {
 			a := do(ctx, t, http.MethodGet, s.APIURL+one.job.ResultURL, http.NoBody)
@@ -131,7 +134,9 @@ func testOutages(t *testing.T, s *stack.Stack) {
 		if one.again() {
 			again++
 		}
+		by[one.worker()]++
 	}
+	t.Logf("%d of %d scans were handed out again; they are by %v", again, n, by)
 	if again == 0 {
 		t.Error("no scan was handed out again: the test shows nothing")
 	}

@@ -40,7 +40,7 @@ func TestScans_EachEndsOnceWhateverHappensToWorkers(t *testing.T) {
 		GoWorkers: 3, PythonWorkers: 3, LegacyWorkers: 2,
 		Env: map[string]string{"LEGACY_SHARE": "0.25", "FAIL_RATE": "0.03", "PACE": "5ms", "QUEUE_TRIES": "30"},
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	page := openPage(t, s.APIURL)
 	page.upload(draw(t, n))

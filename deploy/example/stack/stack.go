@@ -138,8 +138,14 @@ func (s *Stack) startAPI(ctx context.Context) error {
 }
 
 func (s *Stack) startWorkers(ctx context.Context) error {
+	return s.StartWorkers(ctx, s.o.GoWorkers, s.o.PythonWorkers, s.o.LegacyWorkers)
+}
+
+// StartWorkers starts so many processes of each kind, beside those that there are. It must
+// not be called while another method is.
+func (s *Stack) StartWorkers(ctx context.Context, inGo, inPython, legacy int) error {
 	stubs := filepath.Join(s.o.Dir, "python")
-	if s.o.PythonWorkers > 0 {
+	if inPython > 0 {
 		if err := generate(ctx, s.o.Repo, stubs); err != nil {
 			return err
 		}
@@ -153,12 +159,13 @@ func (s *Stack) startWorkers(ctx context.Context) error {
 		path string
 		args []string
 	}{
-		{"go", s.o.GoWorkers, s.o.Example, []string{"worker"}},
-		{"python", s.o.PythonWorkers, python(), script("worker.py")},
-		{"legacy", s.o.LegacyWorkers, python(), script("legacy.py")},
+		{"go", inGo, s.o.Example, []string{"worker"}},
+		{"python", inPython, python(), script("worker.py")},
+		{"legacy", legacy, python(), script("legacy.py")},
 	} {
+		first := len(s.Services(kind.name)) + 1
 		for i := range kind.n {
-			name := kind.name + "-" + strconv.Itoa(i+1)
+			name := kind.name + "-" + strconv.Itoa(first+i)
 			err := s.start(command{name: name, path: kind.path, args: kind.args, env: s.settings(map[string]string{
 				"WORKER_NAME": name, "REDIS_STREAMS_URL": s.RedisURL,
 				"PYTHONPATH": stubs, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1",

@@ -16,8 +16,10 @@ package worker
 
 import (
 	"context"
+	"crypto/md5" //nolint:gosec // spreads, hides nothing
+	"encoding/binary"
 	"errors"
-	"hash/fnv"
+	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
@@ -112,8 +114,7 @@ func (p player) fail(ctx context.Context, d queue.Delivery, reason string) error
 
 // fails is whether a stage fails at an attempt: the same each time one looks.
 func (c Config) fails(jobID, stage string, attempt int) bool {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, strconv.FormatUint(c.FailSeed, 10)+"/"+jobID+"/"+stage+"/"+strconv.Itoa(attempt)) // it never fails
-	const parts = 1 << 20
-	return float64(h.Sum64()>>20%parts)/parts < c.FailRate
+	sum := md5.Sum(fmt.Appendf(nil, "%d/%s/%s/%d", c.FailSeed, jobID, stage, attempt)) //nolint:gosec // spreads, hides nothing
+	const parts = 1 << 32
+	return float64(binary.BigEndian.Uint32(sum[:4]))/parts < c.FailRate
 }

@@ -149,6 +149,37 @@ func TestNetwork_OpensWhatIsNeededAndNothingElse(t *testing.T) {
 	}
 }
 
+// While both systems run, our default-deny must not stop the one that is there.
+func TestNetwork_TheMigrationLeavesThePredecessorAlone(t *testing.T) {
+	predecessor := podIn("event-router", map[string]string{"app": "event-router"})
+	redis := podIn("redis", map[string]string{"app.kubernetes.io/name": "streams-redis"})
+	stranger := podIn("event-router", map[string]string{"app": "stranger"})
+	prometheus := podIn("monitoring", map[string]string{"app": "prometheus"})
+	objects := render(t, renders()["migration"])
+	f := newFirewall(t, objects)
+	for _, c := range []struct {
+		from, to peer
+		port     int32
+		want     bool
+	}{{predecessor, redis, 6379, true}, {prometheus, predecessor, 8000, true}, {stranger, redis, 6379, false}, {prometheus, stranger, 8000, false}} {
+		if got := f.allows(c.from, c.to, corev1.ProtocolTCP, c.port); got != c.want {
+			t.Errorf("%v → %v: allowed %t, want %t", c.from, c.to, got, c.want)
+		}
+	}
+	for _, o := range objects {
+		if o.Kind == "RedisFailover" || o.Metadata.Namespace == "redis" {
+			t.Errorf("%s would change the Redis that is there", o)
+		}
+	}
+	settings := settingsOf(t, objects, "event-router", deploymentOf(t, objects, "router"))
+	if settings["CONSUMER_GROUP"] != "eventbus" || settings["REDIS_PUBSUB_URL"] != settings["REDIS_STREAMS_URL"] {
+		t.Errorf("a group and a Pub/Sub Redis of its own: %v", settings)
+	}
+	if got := find(t, objects, "Namespace", "event-router").Metadata.Labels["pod-security.kubernetes.io/enforce"]; got != "baseline" {
+		t.Errorf("event-router enforces %q: the predecessor has no seccomp profile", got)
+	}
+}
+
 type flow struct {
 	from, to string
 	protocol corev1.Protocol

@@ -65,6 +65,7 @@ func renders() map[string]string {
 		"example":       on("../overlays/prod", "../components/example"),
 		"example-keda":  on("../overlays/prod", "../components/example", "../components/example-keda"),
 		"example-dev":   on("../overlays/dev", "../components/example"),
+		"migration":     "resources: [../overlays/prod/router, ../overlays/prod/edge]\ncomponents: [../components/migration]\n",
 		"everything": on("../overlays/prod", "../components/monitoring", "../components/keda", "../components/istio",
 			"../components/seed-redis", "../components/access", "../components/client-limits"),
 		"ha-everything": on("../overlays/ha", "../components/monitoring", "../components/keda", "../components/gateway-api", "../components/tls"),

@@ -35,6 +35,8 @@ type bridge struct {
 	size int
 	// done is the batch that was announced and is not settled yet; nil: none.
 	done *batch
+	// history is the one of the Redis that the last batch was claimed from.
+	history string
 	// announced is the shard log's ID up to which watchers were told; zero: unknown.
 	announced event.ID
 	// watched: somebody listened to the shard's channel when done was announced.

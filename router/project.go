@@ -213,8 +213,8 @@ func (b *bridge) bury(bt *batch, job *jobBatch, reason string) {
 
 // waitReplicas makes sure that a failover cannot lose the projection of an entry
 // that is about to be acknowledged. On one Redis the XACK is behind the
-// projection in the same replication stream anyhow; in a Cluster they are on
-// different nodes.
+// projection in the same replication stream, or refused (turn.lua); in a Cluster
+// they are on different nodes.
 func (b *bridge) waitReplicas(ctx context.Context, bt *batch) error {
 	cluster, ok := b.streams.(*redis.ClusterClient)
 	if !ok || b.cfg.MinReplicas == 0 || len(bt.jobs) == 0 {

@@ -2,6 +2,7 @@ package router
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,5 +86,39 @@ func TestShardEntry_FinalOfALegacyWorkerIsAnUnknownField(t *testing.T) {
 	got, err := parseShardEntry("scan", legacyEntry("stage", "done", "final", "true"))
 	if err != nil || !got.Final || got.Attributes["final"] != "true" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A failover between the projection of a batch and its settling: the new master has
+// the entries, which all replicas had when they were acknowledged, but not the
+// projection. It must not be told that they are done with.
+func TestBridge_FailoverBeforeTheSettlingProjectsAgain(t *testing.T) {
+	streams, pubsub := redistest.New(t), redistest.New(t)
+	tb := newBus(t, testConfig(streams.URL(), pubsub.URL()))
+	tb.streams, tb.pubsub = streams, pubsub
+	var once sync.Once
+	failed := make(chan struct{})
+	tb.deps.step = func(step string) error {
+		if step == "settle" {
+			once.Do(func() {
+				// What a promoted replica is: another history, and what was replicated.
+				ctx := testContext(t)
+				for _, args := range [][]any{{"DEL", logKey("scan", "job"), stateKey("scan", "job")}, {"DEBUG", "CHANGE-REPL-ID"}} {
+					if err := streams.Client().Do(ctx, args...).Err(); err != nil {
+						t.Error(err)
+					}
+				}
+				close(failed)
+			})
+		}
+		return nil
+	}
+	tb.Start()
+	tb.waitReady()
+	tb.publish(event.Event{JobID: "job", Stage: "one"})
+	<-failed
+	tb.publish(event.Event{JobID: "job", Stage: "done", Final: true})
+	if got := stages(tb.subscribe("job", SubscribeOptions{}).drain()); got != "one done" {
+		t.Fatalf("the job's log is %q", got)
 	}
 }

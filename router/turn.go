@@ -30,15 +30,22 @@ func (b *bridge) turn(ctx context.Context, most int) (entries []entry, gone int,
 	}
 	if last := b.done; last != nil {
 		b.done = nil
-		b.announceShard(ctx, last)
+		switch {
+		case noGroup || len(reply) > 1 && reply[1] == int64(1):
+			b.announceShard(ctx, last)
+		default: // a failover: what was believed of the job logs is, too
+			b.tails.clear()
+			b.log.Warn("bridge: there was a failover, the last batch is projected again", "domain", b.domain, "shard", b.shard, "entries", len(last.ids))
+		}
 	}
 	switch {
 	case noGroup:
 		return nil, 0, b.createGroup(ctx)
-	case len(reply) != 3:
+	case len(reply) != 5:
 		return nil, 0, errNotOwner
 	}
-	if entries, err = parseEntries(reply[1]); err != nil {
+	b.history, _ = reply[4].(string)
+	if entries, err = parseEntries(reply[2]); err != nil {
 		return nil, 0, err
 	}
 	if len(entries) > 0 {
@@ -48,7 +55,7 @@ func (b *bridge) turn(ctx context.Context, most int) (entries []entry, gone int,
 		}
 		b.size = min(max(batchBytes*len(entries)/(bytes+1), 1), batchEntries)
 	}
-	ids, _ := reply[2].([]any)
+	ids, _ := reply[3].([]any)
 	return entries, len(ids), nil
 }
 
@@ -57,8 +64,12 @@ func (b *bridge) turnCall(most int) call {
 	if time.Since(b.cleaned) >= cleanInterval {
 		clean, b.cleaned = "1", time.Now()
 	}
+	history := b.history
+	if b.cfg.Embedded {
+		history = "-"
+	}
 	keys := []string{leaseKey(b.key), b.key}
-	args := []any{b.token, b.cfg.ConsumerGroup, b.cfg.PodName, most, clean, b.cfg.IdempotencyWindow.Milliseconds()}
+	args := []any{b.token, b.cfg.ConsumerGroup, b.cfg.PodName, most, clean, b.cfg.IdempotencyWindow.Milliseconds(), history}
 	if b.done != nil {
 		for _, job := range b.done.jobs {
 			for _, e := range job.shown {

@@ -271,7 +271,7 @@ func TestBackpressure_LagOverTheLimitSendsPublishersAwayForAWhile(t *testing.T) 
 	t.Parallel()
 	const maxLag = 20
 	top := &topology{name: "standalone", streams: newSingle(t), pubsub: newSingle(t)}
-	w := newWorld(t, top, 2, 1, settings{"MAX_LAG": strconv.Itoa(maxLag), "LEASE_TTL": "1m"})
+	w := newWorld(t, top, 2, 1, settings{"MAX_LAG": strconv.Itoa(maxLag), "LEASE_TTL": "30s"})
 	r := newRun(t, w)
 	r.padding = strings.Repeat("x", large)
 	j := newJob("scan")
@@ -279,14 +279,15 @@ func TestBackpressure_LagOverTheLimitSendsPublishersAwayForAWhile(t *testing.T) 
 	key := shardKey(j)
 	label := `shard="` + key[strings.LastIndexByte(key, ':')+1:] + `"`
 	owner := -1
-	r.await("a router owns the shard", func() bool {
+	r.await("each router has its share, one of them the shard", func() bool {
+		shares := true
 		for i, n := range w.routers {
+			shares = shares && n.metric(t, "eventbus_shard_owned") == 4
 			if n.metric(t, "eventbus_shard_owned", `domain="scan"`, label) == 1 {
 				owner = i
-				return true
 			}
 		}
-		return false
+		return shares && owner >= 0
 	})
 	conn, err := edge.Dial(fmt.Sprintf("127.0.0.%d:%s", 12-owner, w.port)) // the other
 	if err != nil {

@@ -50,6 +50,7 @@ func TestRolling_AnEdgeSendsItsBrowsersAwayOneAfterTheOther(t *testing.T) {
 	w := newWorld(t, top, 1, 2, settings{"DRAIN_TIMEOUT": "20s", "HTTP_PUBLISH": "true"})
 	r := newRun(t, w)
 	r.start(usual())
+	lasting := r.steady // all but these jobs end
 	needFiles(t, browsers+500)
 	var ready errgroup.Group
 	ready.SetLimit(32)
@@ -62,7 +63,7 @@ func TestRolling_AnEdgeSendsItsBrowsersAwayOneAfterTheOther(t *testing.T) {
 				return err
 			}
 			conns[i] = c
-			_, err = fmt.Fprintf(c, "GET %s HTTP/1.0\r\nHost: edge\r\nAccept: text/event-stream\r\n\r\n", r.jobs[i%2].path())
+			_, err = fmt.Fprintf(c, "GET %s HTTP/1.0\r\nHost: edge\r\nAccept: text/event-stream\r\n\r\n", lasting[i%len(lasting)].job.path())
 			return err
 		})
 	}
@@ -92,7 +93,7 @@ func TestRolling_AnEdgeSendsItsBrowsersAwayOneAfterTheOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = hold.Close() }()
-	if _, err := fmt.Fprintf(hold, "POST %s HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{", r.jobs[0].path()); err != nil {
+	if _, err := fmt.Fprintf(hold, "POST %s HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{", lasting[0].job.path()); err != nil {
 		t.Fatal(err)
 	}
 	r.await("the publish is under way", func() bool { return w.edges[0].metric(t, "eventbus_edge_connections") > browsers+2 })

@@ -51,13 +51,13 @@ NOT_CHECKED := $(BIN)/not-checked
 .PHONY: testdeploy
 testdeploy: ## Run the slow tests of deploy/: Terraform plans, applies and destroys, on an EC2 on loopback
 	@mkdir -p $(BIN) && rm -f $(NOT_CHECKED)
-	cd deploy && EVENTBUS_NOT_CHECKED=$(NOT_CHECKED) go test -count=1 -timeout 15m -run '^TestTerraform_' $(TEST_FLAGS) ./terraform
+	cd deploy && EVENTBUS_NOT_CHECKED=$(NOT_CHECKED) go test -count=1 -timeout 30m -run '^TestTerraform_' $(TEST_FLAGS) ./terraform
 	@if [ -s $(NOT_CHECKED) ]; then printf '\n%s\n' 'testdeploy passed, BUT:'; cat $(NOT_CHECKED); fi >&2
 
 .PHONY: testmachines
 testmachines: ## Run the Ansible playbooks on three machines that are booted for it (root, minutes)
 	@.ci/deps machines
-	cd deploy && go test -tags machines -count=1 -timeout 20m $(TEST_FLAGS) ./ansible
+	cd deploy && go test -tags machines -count=1 -timeout 40m -run '^TestPlaybooks_OnMachines' $(TEST_FLAGS) ./ansible
 
 # deploy/example is another one, because of RabbitMQ's client.
 .PHONY: example

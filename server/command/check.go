@@ -27,7 +27,7 @@ func (*Check) Help() string {
 router, or the same flags; it needs no router to run, and changes nothing that one uses.
 
   REDIS_STREAMS_URL=redis://localhost:6379 eventbus check
-  kubectl -n event-router exec deploy/event-router -- eventbus check
+  kubectl -n event-router exec deploy/router -- /eventbus check
 
 It looks at the settings; at each Redis: does it answer, role, version, persistence, eviction, memory, replicas, latency, clock, rights;
 at the bus in it: routers, leases, consumer groups, lag, shard logs that nobody reads, dead letters; and whether an announcement arrives.

@@ -16,7 +16,9 @@
 // world_test.go, process_test.go, store_test.go, door_test.go and names_test.go
 // (processes, Redis, network, DNS), fault*_test.go (the faults), round_test.go
 // (a fault under load), chaos_test.go (all of them, and the table), seed*_test.go
-// (what broke before, by name).
+// (what broke before, by name), rolling_test.go and rebalance_test.go (processes that
+// go and come), backpressure_test.go (what is slow or full), loss_linux_test.go (single
+// packets).
 //
 // Flags, after the package:
 //

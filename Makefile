@@ -93,6 +93,10 @@ BENCH_FLAGS ?=
 bench: deps build ## Measure everything beside the floor, about 6 minutes, into docs/performance.md (BENCH_FLAGS)
 	$(BIN)/eventbus bench --self=serve,router+edge --floor --page=docs/performance.md $(BENCH_FLAGS)
 
+.PHONY: growth
+growth: deps build ## Measure how cost grows with browsers, jobs, size, routers, shards, about 5 minutes, into docs/performance.md (BENCH_FLAGS)
+	$(BIN)/eventbus bench --self=router+edge --growth --page=docs/performance.md $(BENCH_FLAGS)
+
 .PHONY: microbench
 microbench: deps ## Run the Go benchmarks that match BENCH (all)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...

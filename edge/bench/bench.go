@@ -6,7 +6,8 @@
 //
 //	publisher.go → bus → wire.go (HTTP, SSE, checks) ← reader_linux.go (many connections, one goroutine)
 //
-// rows.go and rows_publish.go are the kinds of work, report.go what comes out, process.go
+// rows.go and rows_publish.go are the kinds of work, grow.go the same in growing
+// amounts, report.go and grow_report.go what comes out, process.go
 // the cost of processes as /proc tells it. self.go and child.go start a bus to
 // measure (--self). floor.go is what the bus is compared with: a process that does no more
 // than Redis (router/floor) and sockets must.
@@ -30,23 +31,27 @@ import (
 // Run runs the load test; the settings were checked. The table goes to out, progress
 // to progress. Faults of the bus are an error, after the table. It ends with ctx.
 func Run(ctx context.Context, cfg Config, version string, out, progress io.Writer) error {
+	r := &run{cfg: &cfg, progress: progress, began: time.Now()}
+	if len(cfg.grown()) > 0 {
+		g, err := r.grow(ctx, version)
+		return errors.Join(r.write(g, out), err)
+	}
 	if err := allowFiles(cfg.browsers()); err != nil {
 		return err
 	}
-	r := &run{cfg: &cfg, progress: progress, began: time.Now()}
-	report := &Report{
+	rows := &Report{
 		Date: r.began.UTC(), Machine: machine(), Version: version, Payload: cfg.Payload, Seconds: cfg.Duration.Seconds(),
 	}
 	var err error
 	for _, name := range r.targets() {
 		results, failed := r.target(ctx, name)
-		report.Targets = append(report.Targets, TargetReport{Name: name, Results: results})
+		rows.Targets = append(rows.Targets, TargetReport{Name: name, Results: results})
 		err = errors.Join(err, failed)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(r.write(report, out), err)
+	return errors.Join(r.write(rows, out), err)
 }
 
 // run is one whole load test.
@@ -159,19 +164,26 @@ func (r *run) tell(target string, w row, format string, args ...any) {
 	_, _ = fmt.Fprintf(r.progress, "%4.0fs  %s  %s: %s\n", time.Since(r.began).Seconds(), target, w.key, fmt.Sprintf(format, args...))
 }
 
-// write hands the report out.
-func (r *run) write(report *Report, out io.Writer) error {
+// report is what a run hands out: a Report or a Growth.
+type report interface {
+	writeTable(w io.Writer) error
+	writePage(path string) error
+}
+
+// write hands it out.
+func (r *run) write(done report, out io.Writer) error {
 	var err error
+	toJSON := func(w io.Writer) error { return writeJSON(w, done) }
 	switch r.cfg.JSON {
 	case "":
-		err = report.writeTable(out)
+		err = done.writeTable(out)
 	case "-":
-		err = report.writeJSON(out)
+		err = toJSON(out)
 	default:
-		err = errors.Join(report.writeTable(out), toFile(r.cfg.JSON, report.writeJSON))
+		err = errors.Join(done.writeTable(out), toFile(r.cfg.JSON, toJSON))
 	}
 	if r.cfg.Page != "" {
-		err = errors.Join(err, report.writePage(r.cfg.Page))
+		err = errors.Join(err, done.writePage(r.cfg.Page))
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 )
@@ -75,18 +76,44 @@ func (c *child) await(ctx context.Context, ready func(context.Context) bool) err
 // answers tells whether an admin port says ready.
 func answers(addr string) func(context.Context) bool {
 	return func(ctx context.Context) bool {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", http.NoBody)
-		if err != nil {
-			return false
-		}
-		req.Close = true
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return false
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		return errors.Join(err, resp.Body.Close()) == nil && resp.StatusCode == http.StatusOK
+		_, err := get(ctx, "http://"+addr+"/readyz")
+		return err == nil
 	}
+}
+
+// owns tells whether a router owns so many shards.
+func owns(addr string, least int) func(context.Context) bool {
+	return func(ctx context.Context) bool {
+		text, err := get(ctx, "http://"+addr+"/metrics")
+		n := 0
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "eventbus_shard_owned{") && strings.HasSuffix(line, " 1\n") {
+				n++
+			}
+		}
+		return err == nil && n >= least
+	}
+}
+
+// get reads what answers with 200.
+func get(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return string(text), nil
 }
 
 // accepts tells whether something listens.
@@ -104,6 +131,18 @@ func freeAddr(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return lis.Addr().String(), lis.Close()
+}
+
+// freeAddrs are n of them.
+func freeAddrs(ctx context.Context, n int) ([]string, error) {
+	all := make([]string, n)
+	for i := range all {
+		var err error
+		if all[i], err = freeAddr(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // tail keeps the end of what is written to it. It is safe for concurrent use.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/eco2-team/eventbus/router/event"
@@ -10,11 +11,11 @@ import (
 // Config is what a load test can be told. The tags are the reference of
 // `eventbus bench --help`.
 type Config struct {
-	HTTP   string `name:"http" default:"127.0.0.1:8000" placeholder:"ADDR" help:"Where the edge serves browsers, without TLS."`
-	GRPC   string `name:"grpc" default:"127.0.0.1:9090" placeholder:"ADDR" help:"Where the routers take events, without TLS."`
-	Domain string `default:"scan" help:"The domain of the test's jobs."`
-	Shards int    `default:"4" help:"SHARD_COUNT of the bus: jobs are spread evenly over its shards."`
-	Token  string `env:"BENCH_TOKEN" placeholder:"JWT" help:"A token with grants to publish and subscribe to the domain, for a bus that requires one."`
+	HTTP   string   `name:"http" default:"127.0.0.1:8000" placeholder:"ADDR" help:"Where the edge serves browsers, without TLS."`
+	GRPC   []string `name:"grpc" default:"127.0.0.1:9090" placeholder:"ADDR,…" help:"Where the routers take events, without TLS. Several share the callers."`
+	Domain string   `default:"scan" help:"The domain of the test's jobs."`
+	Shards int      `default:"4" help:"SHARD_COUNT of the bus: jobs are spread evenly over its shards."`
+	Token  string   `env:"BENCH_TOKEN" placeholder:"JWT" help:"A token with grants to publish and subscribe to the domain, for a bus that requires one."`
 
 	Fanout       bool `group:"rows" help:"Few jobs with many browsers, at a fixed rate."`
 	FanoutClosed bool `group:"rows" help:"The same, as fast as it goes: the next event is published when one is at all browsers."`
@@ -40,6 +41,16 @@ type Config struct {
 	ResumeRounds   int `group:"sizes" default:"5" help:"How often they are cut."`
 	Payload        int `group:"sizes" default:"200" help:"Bytes of content in each event."`
 
+	Growth       bool          `group:"growth" help:"In place of rows: how cost grows with browsers, jobs, the size of events, routers and shards; the last two need --self, routers as router+edge."`
+	Grow         []string      `group:"growth" placeholder:"WHAT,…" help:"Only these of browsers, jobs, size, routers, shards."`
+	GrowBrowsers []int         `group:"growth" default:"100,400,1500,5000,15000" help:"Browsers of one job. The most of them are also how many jobs have a browser."`
+	GrowJobs     []int         `group:"growth" default:"10,100,1000,10000,50000" help:"Jobs."`
+	GrowSize     []int         `group:"growth" default:"100,1000,10000,100000" help:"Bytes of content in each event."`
+	GrowRouters  []int         `group:"growth" default:"1,2,3" help:"Routers, with one edge."`
+	GrowShards   []int         `group:"growth" default:"1,2,4,8,16" help:"SHARD_COUNT."`
+	GrowDuration time.Duration `group:"growth" default:"3s" help:"How long each point is measured."`
+	GrowWarmup   time.Duration `group:"growth" default:"1s" help:"How long it runs before that."`
+
 	Duration    time.Duration `default:"10s" help:"How long each row is measured."`
 	Warmup      time.Duration `default:"2s" help:"How long it runs before that."`
 	Connections int           `default:"4" help:"gRPC connections that the callers share."`
@@ -47,8 +58,9 @@ type Config struct {
 
 	PID  []string `name:"pid" placeholder:"NAME=PID" help:"Processes on this machine whose CPU time and memory are measured, as router=123,edge=124,redis=125."`
 	JSON string   `name:"json" placeholder:"FILE" help:"Write the results as JSON; - is standard output, instead of the table."`
-	Page string   `name:"page" placeholder:"FILE" help:"Write the results into a page of Markdown, between its marks <!-- bench --> and <!-- /bench -->."`
+	Page string   `name:"page" placeholder:"FILE" help:"Write the results into a page of Markdown, between its marks <!-- bench --> and <!-- /bench -->, or <!-- growth --> and <!-- /growth -->."`
 
+	Routers    int      `default:"1" help:"Router processes of --self=router+edge."`
 	Self       []string `placeholder:"WHAT,…" help:"Start the bus, too, afresh for each row, as serve, router+edge or both, with Redis (redis-server in PATH) on free ports."`
 	Floor      bool     `help:"Measure beside it what Redis and sockets alone cost: one XADD and PUBLISH an event, plain SSE, no guarantee."`
 	FloorRedis string   `placeholder:"URL" help:"Redis for the floor, redis://…; with --self it is started."`
@@ -83,6 +95,7 @@ func (c *Config) Check() error {
 	within("--resume-missed", c.ResumeMissed, 1, 10_000)
 	within("--resume-rounds", c.ResumeRounds, 1, 1000)
 	within("--payload", c.Payload, minPayload, 4<<20)
+	check(len(c.GRPC) > 0, "--grpc", nil, "must be set")
 	within("--connections", c.Connections, 1, 1000)
 	within("--readers", c.Readers, 0, 64)
 	check(c.Duration >= 100*time.Millisecond && c.Duration <= time.Hour, "--duration", c.Duration, "must be 100ms-1h")
@@ -95,10 +108,45 @@ func (c *Config) Check() error {
 	if _, err := parseProcesses(c.PID); err != nil {
 		bad = append(bad, event.Violate("--pid", c.PID, "must be name=pid, as router=123"))
 	}
+	bad = append(bad, c.checkGrowth()...)
 	if len(bad) > 0 {
 		return event.Refuse(bad...)
 	}
 	return nil
+}
+
+// checkGrowth is the part of Check for sweeps, and for more routers than one.
+func (c *Config) checkGrowth() []event.Violation {
+	var bad []event.Violation
+	check := func(ok bool, field string, value any, rule string) {
+		if !ok {
+			bad = append(bad, event.Violate(field, value, rule))
+		}
+	}
+	list := func(field string, v []int, low, high int) {
+		ascend := len(v) > 0 && slices.IsSorted(v) && len(slices.Compact(slices.Clone(v))) == len(v)
+		check(ascend && v[0] >= low && v[len(v)-1] <= high, field, v, fmt.Sprintf("must be ascending numbers, %d-%d", low, high))
+	}
+	list("--grow-browsers", c.GrowBrowsers, 1, maxBrowsers)
+	list("--grow-jobs", c.GrowJobs, 1, maxBrowsers)
+	list("--grow-size", c.GrowSize, minPayload, 4<<20)
+	list("--grow-routers", c.GrowRouters, 1, maxRouters)
+	list("--grow-shards", c.GrowShards, 1, 1024)
+	check(c.GrowDuration >= 100*time.Millisecond && c.GrowDuration <= time.Hour, "--grow-duration", c.GrowDuration, "must be 100ms-1h")
+	check(c.GrowWarmup >= 0 && c.GrowWarmup <= time.Hour, "--grow-warmup", c.GrowWarmup, "must be 0-1h")
+	split := len(c.Self) > 0 && !slices.ContainsFunc(c.Self, func(name string) bool { return name != splitName })
+	check(c.Routers >= 1 && c.Routers <= maxRouters, "--routers", c.Routers, fmt.Sprintf("must be 1-%d", maxRouters))
+	check(c.Routers == 1 || split, "--routers", c.Routers, "needs --self="+splitName)
+	for _, name := range c.Grow {
+		check(slices.Contains([]string{growBrowsers, growJobCount, growSize, growRouters, growShards}, name), "--grow", name,
+			"must be of browsers, jobs, size, routers, shards")
+		check(name != growShards || len(c.Self) > 0, "--grow", name, "needs --self")
+		check(name != growRouters || split, "--grow", name, "needs --self="+splitName)
+	}
+	grows := c.Growth || len(c.Grow) > 0
+	check(!grows || len(c.Self) <= 1, "--self", c.Self, "must be one, to grow")
+	check(!grows || !c.Floor, "--floor", c.Floor, "does not grow")
+	return bad
 }
 
 // maxBrowsers is what one source of load can hold: ports of 250 loopback addresses

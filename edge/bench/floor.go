@@ -205,11 +205,13 @@ func startFloor(ctx context.Context, redisURL string, given []process) (*stack, 
 	if s.target.http, err = freeAddr(ctx); err != nil {
 		return nil, err
 	}
-	if s.target.grpc, err = freeAddr(ctx); err != nil {
+	rpc, err := freeAddr(ctx)
+	if err != nil {
 		return nil, err
 	}
+	s.target.grpc = []string{rpc}
 	err = s.run(ctx, floorName, self, nil, accepts(s.target.http), FloorCommand,
-		"--http-addr="+s.target.http, "--grpc-addr="+s.target.grpc, "--redis="+redisURL)
+		"--http-addr="+s.target.http, "--grpc-addr="+rpc, "--redis="+redisURL)
 	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}

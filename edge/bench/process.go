@@ -35,6 +35,9 @@ const ticks = 100
 
 // cpu is the time that the process has used, with the kernel's on its behalf.
 func (p process) cpu() (time.Duration, error) {
+	if d, ok := p.clock(); ok {
+		return d, nil // short measurements need more than /proc's hundredths
+	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
 	if err != nil {
 		return 0, fmt.Errorf("process %s: %w", p.name, err)

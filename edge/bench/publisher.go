@@ -41,11 +41,11 @@ const (
 	maxRefusals = 60
 )
 
-// dial connects; the caller closes it.
-func dial(addr, token string, conns, payload int) (*publisher, error) {
+// dial connects, at least conns times and to all addresses alike; the caller closes it.
+func dial(addrs []string, token string, conns, payload int) (*publisher, error) {
 	p := &publisher{token: token, payload: payload}
-	for range conns {
-		c, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	for i := range (conns + len(addrs) - 1) / len(addrs) * len(addrs) {
+		c, err := grpc.NewClient(addrs[i%len(addrs)], grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("--grpc: %w", err), p.close())
 		}

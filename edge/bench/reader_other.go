@@ -2,7 +2,10 @@
 
 package bench
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 func newReader(s site, f *faults) (reader, error) { return newGoroutines(s, f), nil }
 
@@ -10,3 +13,6 @@ func newReader(s site, f *faults) (reader, error) { return newGoroutines(s, f), 
 func allowFiles(int) error { return nil }
 
 func dieWithParent() *syscall.SysProcAttr { return nil }
+
+// clock: there is none, and no /proc either.
+func (process) clock() (time.Duration, bool) { return 0, false }

@@ -164,6 +164,15 @@ func (res *Result) measure(name string) *Measure {
 	return nil
 }
 
+func (res *Result) byKey(key string) *Measure {
+	for i := range res.Measures {
+		if res.Measures[i].Key == key {
+			return &res.Measures[i]
+		}
+	}
+	return nil
+}
+
 func (r *Report) cells(key, name string, floor int) []string {
 	var cells []string
 	for _, t := range r.Targets {
@@ -227,35 +236,36 @@ func (r *Report) writeTable(w io.Writer) error {
 	return tw.Flush()
 }
 
-func (r *Report) writeJSON(w io.Writer) error {
+func writeJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(v)
 }
 
-// The marks between which writePage writes.
-const (
-	pageBegin = "<!-- bench -->"
-	pageEnd   = "<!-- /bench -->"
-)
+// benchMark names the marks between which a page has the rows.
+const benchMark = "bench"
 
-// writePage replaces what is between the marks of a page, or makes the page.
-func (r *Report) writePage(path string) error {
+func (r *Report) writePage(path string) error { return intoPage(path, benchMark, r.markdown()) }
+
+// intoPage replaces what is between the marks <!-- mark --> and <!-- /mark --> of a
+// page, or makes the page.
+func intoPage(path, mark, text string) error {
+	begin, end := "<!-- "+mark+" -->", "<!-- /"+mark+" -->"
 	before, after := "# Performance\n\n", "\n"
 	old, err := os.ReadFile(path)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	if b, rest, ok := strings.Cut(string(old), pageBegin); ok {
-		_, a, ok := strings.Cut(rest, pageEnd)
+	if b, rest, ok := strings.Cut(string(old), begin); ok {
+		_, a, ok := strings.Cut(rest, end)
 		if !ok {
-			return fmt.Errorf("%s has %s and no %s", path, pageBegin, pageEnd)
+			return fmt.Errorf("%s has %s and no %s", path, begin, end)
 		}
 		before, after = b, a
 	} else if len(old) > 0 {
-		return fmt.Errorf("%s has no %s to write to", path, pageBegin)
+		return fmt.Errorf("%s has no %s to write to", path, begin)
 	}
-	return os.WriteFile(path, []byte(before+pageBegin+"\n"+r.markdown()+pageEnd+after), 0o644) //nolint:gosec // a page to be read
+	return os.WriteFile(path, []byte(before+begin+"\n"+text+end+after), 0o644) //nolint:gosec // a page to be read
 }
 
 func (r *Report) markdown() string {
@@ -263,11 +273,10 @@ func (r *Report) markdown() string {
 	fmt.Fprintf(&b, "Measured on %s by `eventbus bench` %s: %s.\n%d-byte payloads, %.0f s a row, real SSE over HTTP/1.1 and gRPC; bus, Redis and load on the same machine,\nwhose load average was %.1f before.\n\n",
 		r.Date.Format(time.DateOnly), r.Version, r.Machine, r.Payload, r.Seconds, r.loadBefore())
 	head, lines := r.lines()
-	row := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
-	row(head)
+	tableRow(&b, head)
 	b.WriteString("|---|---|" + strings.Repeat("--:|", len(head)-2) + "\n")
 	for _, l := range lines {
-		row(append([]string{l.work, l.name}, l.cells...))
+		tableRow(&b, append([]string{l.work, l.name}, l.cells...))
 	}
 	b.WriteByte('\n')
 	return b.String()

@@ -15,6 +15,8 @@ type row struct {
 	run  func(context.Context, *test) ([]Measure, error)
 	// browsers is how many it opens.
 	browsers int
+	// asked are the events a second of an open loop.
+	asked int
 	// needsLog: the floor cannot do it.
 	needsLog bool
 }
@@ -45,62 +47,120 @@ func (c *Config) rows() []row {
 }
 
 func fanout(ctx context.Context, t *test) ([]Measure, error) {
-	jobs := t.jobs(1)
-	return t.openLoop(ctx, jobs, t.cfg.FanoutBrowsers, t.cfg.FanoutRate, 1, "delivery")
+	return t.openLoop(ctx, load{jobs: t.jobs(1), browsers: t.cfg.FanoutBrowsers, rate: t.cfg.FanoutRate, callers: 1, unit: "delivery"})
 }
 
 func jobs(ctx context.Context, t *test) ([]Measure, error) {
-	jobs := t.jobs(t.cfg.JobsCount)
-	return t.openLoop(ctx, jobs, len(jobs), t.cfg.JobsRate, t.cfg.JobsCallers, "event")
+	return t.openLoop(ctx, load{jobs: t.jobs(t.cfg.JobsCount), browsers: t.cfg.JobsCount, rate: t.cfg.JobsRate, callers: t.cfg.JobsCallers, unit: "event"})
 }
 
-// openLoop publishes at a fixed rate, to warm up and then to measure.
-func (t *test) openLoop(ctx context.Context, jobs []*job, browsers, rateOf, callers int, unit string) ([]Measure, error) {
-	for _, j := range jobs {
+// load is an open loop: events at a fixed rate.
+type load struct {
+	jobs []*job
+	// browsers watch the first jobs, all of them in turn.
+	browsers, rate, callers int
+	// unit is what CPU time is told for: a delivery or an event.
+	unit string
+	// weigh is what memory is told for, a browser or a job; then each job has an event
+	// before the warm-up. Empty: neither.
+	weigh string
+}
+
+// openLoop warms up and then measures. Where jobs are not watched, what they were
+// sent is read in the end.
+func (t *test) openLoop(ctx context.Context, l load) ([]Measure, error) {
+	for _, j := range l.jobs {
 		j.inOrder = true
 	}
-	c, err := t.gather(ctx, jobs, browsers)
+	out, err := t.watched(ctx, l)
+	if rest := l.jobs[min(l.browsers, len(l.jobs)):]; err == nil && len(rest) > 0 {
+		err = t.readBack(ctx, rest)
+	}
+	return out, err
+}
+
+// watched is openLoop while the browsers are there.
+func (t *test) watched(ctx context.Context, l load) ([]Measure, error) {
+	var before map[string]int64
+	if l.weigh != "" {
+		var err error
+		if before, err = t.footing(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c, err := t.gather(ctx, l.jobs[:min(l.browsers, len(l.jobs))], l.browsers)
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
 	ctx, stop := guarded(ctx, c)
 	defer stop()
-	run := func(d time.Duration) error {
-		if err := t.pub.paced(ctx, jobs, rateOf, callers, d); err != nil {
-			return err
+	t.tell("%d browsers are connected; warming up", l.browsers)
+	var memory []Measure
+	if l.weigh != "" {
+		if err := t.oneEach(ctx, l.jobs); err != nil {
+			return nil, err
 		}
-		return c.settle(ctx)
 	}
-	t.tell("%d browsers are connected; warming up", browsers)
-	if err := run(t.cfg.Warmup); err != nil {
+	if err := t.pace(ctx, c, l, t.cfg.Warmup); err != nil {
 		return nil, err
 	}
+	if l.weigh != "" {
+		after, err := memoryOf(t.target.processes)
+		if err != nil {
+			return nil, err
+		}
+		memory = memoryPer(before, after, l.weighed(), l.weigh)
+	}
+	out, err := t.measured(ctx, c, l)
+	return append(out, memory...), err
+}
+
+// weighed is how many there are of what memory is told for.
+func (l load) weighed() int {
+	if l.weigh == "job" {
+		return len(l.jobs)
+	}
+	return l.browsers
+}
+
+// pace publishes for a time, and waits until all has arrived.
+func (t *test) pace(ctx context.Context, c *crowd, l load, d time.Duration) error {
+	if err := t.pub.paced(ctx, l.jobs, l.rate, l.callers, d); err != nil {
+		return err
+	}
+	return c.settle(ctx)
+}
+
+func (t *test) measured(ctx context.Context, c *crowd, l load) ([]Measure, error) {
 	t.tell("measuring")
 	c.restart()
-	delivered, events := c.delivered(), acked(jobs)
+	delivered, events := c.delivered(), acked(l.jobs)
 	s, err := t.begin()
 	if err != nil {
 		return nil, err
 	}
-	if err := run(t.cfg.Duration); err != nil {
+	if err := t.pace(ctx, c, l, t.cfg.Duration); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(s.end(), c.verify()); err != nil {
 		return nil, err
 	}
-	delivered, events = c.delivered()-delivered, acked(jobs)-events
+	delivered, events = c.delivered()-delivered, acked(l.jobs)-events
 	out := []Measure{rate("events/s", "events/s", events, s.seconds), rate("deliveries/s", "deliveries/s", delivered, s.seconds)}
-	if unit == "delivery" {
-		out = append(out, s.perUnit(delivered, unit)...)
+	if l.unit == "delivery" {
+		out = append(out, s.perUnit(delivered, l.unit)...)
 	} else {
-		out = append(out, s.perUnit(events, unit)...)
+		out = append(out, s.perUnit(events, l.unit)...)
 	}
-	if asked := float64(rateOf) * 0.95; out[0].Value < asked {
-		t.tell("only %.0f of %d events/s could be published: latency is that of too much load", out[0].Value, rateOf)
+	if short(out[0].Value, l.rate) {
+		t.tell("only %.0f of %d events/s could be published: latency is that of too much load", out[0].Value, l.rate)
 	}
 	return append(out, milliseconds("", "arrival", c.latency())...), nil
 }
+
+// short tells whether less could be published than was asked.
+func short(have float64, asked int) bool { return have < float64(asked)*0.95 }
 
 func acked(jobs []*job) int64 {
 	n := uint64(0)
@@ -193,15 +253,7 @@ const quiet = 5 * time.Second
 // idle compares memory before and after the browsers came, and shows that all of
 // them were there: each gets an event in the end.
 func (t *test) idle(ctx context.Context, jobs []*job) ([]Measure, error) {
-	first, err := t.gather(ctx, t.jobs(1), 10) // what the first browsers need once
-	if err != nil {
-		return nil, err
-	}
-	first.close()
-	if err := pause(ctx, quiet/5); err != nil {
-		return nil, err
-	}
-	before, err := memoryOf(t.target.processes)
+	before, err := t.footing(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -225,28 +277,51 @@ func (t *test) idle(ctx context.Context, jobs []*job) ([]Measure, error) {
 		return nil, err
 	}
 	t.tell("one event each")
-	_, err = t.pub.callers(ctx, min(len(jobs), t.cfg.JobsCallers), func(ctx context.Context, i int, k *caller) error {
-		for ; i < len(jobs); i += t.cfg.JobsCallers {
+	if err := t.oneEach(ctx, jobs); err != nil {
+		return nil, err
+	}
+	if err := c.settle(ctx); err != nil {
+		return nil, err
+	}
+	return append(memoryPer(before, after, t.cfg.IdleBrowsers, "browser"), percent(s)...), c.verify()
+}
+
+// footing is the memory of the processes once they have what the first browsers need.
+func (t *test) footing(ctx context.Context) (map[string]int64, error) {
+	if len(t.target.processes) == 0 {
+		return nil, nil
+	}
+	first, err := t.gather(ctx, t.jobs(1), 10)
+	if err != nil {
+		return nil, err
+	}
+	first.close()
+	if err := pause(ctx, quiet/5); err != nil {
+		return nil, err
+	}
+	return memoryOf(t.target.processes)
+}
+
+// oneEach publishes an event for each job.
+func (t *test) oneEach(ctx context.Context, jobs []*job) error {
+	callers := min(len(jobs), t.cfg.JobsCallers)
+	_, err := t.pub.callers(ctx, callers, func(ctx context.Context, i int, k *caller) error {
+		for ; i < len(jobs); i += callers {
 			if err := k.one(ctx, jobs[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := c.settle(ctx); err != nil {
-		return nil, err
-	}
-	return append(perBrowser(before, after, t.cfg.IdleBrowsers), percent(s)...), c.verify()
+	return err
 }
 
-func perBrowser(before, after map[string]int64, n int) []Measure {
+// memoryPer is what came with n of a unit.
+func memoryPer(before, after map[string]int64, n int, unit string) []Measure {
 	if len(after) == 0 {
 		return nil
 	}
-	m := Measure{Key: "memory", Name: "KB per browser", Digits: 1, Less: true, Parts: map[string]float64{}}
+	m := Measure{Key: "memory", Name: "KB per " + unit, Digits: 1, Less: true, Parts: map[string]float64{}}
 	for name, v := range after {
 		kb := float64(v-before[name]) / 1024 / float64(n)
 		m.Parts[name] = kb

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -147,7 +148,19 @@ func (t *test) readBack(ctx context.Context, jobs []*job) error {
 		}
 	}
 	t.tell("reading back %d events of %d jobs", acked(used), len(used))
-	c, err := t.gather(ctx, used, len(used))
+	for some := range slices.Chunk(used, readAtOnce) {
+		if err := t.readAll(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAtOnce is how many jobs are read back at the same time: open files.
+const readAtOnce = 10_000
+
+func (t *test) readAll(ctx context.Context, jobs []*job) error {
+	c, err := t.gather(ctx, jobs, len(jobs))
 	if err != nil {
 		return err
 	}

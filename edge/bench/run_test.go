@@ -118,15 +118,6 @@ func TestRun_MeasuresWithEachKindOfReader(t *testing.T) {
 	}
 }
 
-func (res *Result) byKey(key string) Measure {
-	for _, m := range res.Measures {
-		if m.Key == key {
-			return m
-		}
-	}
-	return Measure{}
-}
-
 // tamper stands between browsers and the bus and spoils the stream of one of them:
 // change gets its frames, and writes what it likes.
 func tamper(t *testing.T, at *FloorConfig, change func(n int, frame string, write func(string))) {
@@ -284,6 +275,14 @@ func TestConfig_BadSettingsAreRefusedByName(t *testing.T) {
 		"--idle-jobs=1000000":  "--idle-jobs: 1000000: must be 1-5000",
 		"--jobs-rate=-3":       "--jobs-rate: -3",
 		"--resume-rounds=9999": "--resume-rounds: 9999: must be 1-1000",
+		"--routers=2":          "--routers: 2: needs --self=router+edge",
+		"--grow=all":           `--grow: "all": must be of browsers, jobs,`,
+		"--grow=shards":        `--grow: "shards": needs --self`,
+		"--grow=routers":       `--grow: "routers": needs --self=router+edge`,
+		"--grow-browsers=9,3":  "--grow-browsers: [9 3]: must be ascending numbers, 1-200000",
+		"--grow-jobs=5,5":      "--grow-jobs: [5 5]: must be ascending",
+		"--grow-size=10":       "--grow-size: [10]: must be ascending numbers, 48-",
+		"--grow-duration=1ms":  "--grow-duration: 1ms: must be 100ms-1h",
 	} {
 		c := settings(t, arg)
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), says) {
@@ -342,7 +341,7 @@ func TestReport_RatiosAreToTheFloor(t *testing.T) {
 	if s := string(text); strings.Count(s, "much work") != 1 || !strings.Contains(s, "| much work | CPU µs | 3.0 |") || !strings.Contains(s, "2026-01-02") {
 		t.Error(s)
 	}
-	own := "# Mine\n" + pageBegin + "\nold\n" + pageEnd + "\nand more\n"
+	own := "# Mine\n<!-- bench -->\nold\n<!-- /bench -->\nand more\n"
 	if err := os.WriteFile(path, []byte(own), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,10 @@ import (
 
 // target is a bus, or the floor, that is running.
 type target struct {
-	name       string
-	http, grpc string
-	processes  []process
+	name      string
+	http      string
+	grpc      []string
+	processes []process
 	// floor: no log, so nothing comes back to who was away, and no promise.
 	floor bool
 }

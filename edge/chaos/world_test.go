@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/eco2-team/eventbus/edge"
+	"github.com/eco2-team/eventbus/edge/names"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 )
 
@@ -34,7 +35,7 @@ type world struct {
 	// doors lead to the routers: edges and publishers come through them.
 	doors []*door
 	// names has the routers' addresses; they all have this port.
-	names *nameServer
+	names *names.Server
 	port  string
 	env   settings
 	edges []*node
@@ -56,7 +57,7 @@ func quick() settings {
 // newWorld starts routers and edges on a topology, all ready.
 func newWorld(t testing.TB, top *topology, routers, edges int, change ...settings) *world {
 	t.Helper()
-	w := &world{t: t, topology: top, names: newNameServer(t), env: quick()}
+	w := &world{t: t, topology: top, names: newNames(t), env: quick()}
 	for _, c := range change {
 		maps.Copy(w.env, c)
 	}
@@ -67,7 +68,7 @@ func newWorld(t testing.TB, top *topology, routers, edges int, change ...setting
 	for range routers {
 		w.addRouter()
 	}
-	target := w.names.target(w.port)
+	target := w.names.Target(w.port)
 	for i := range edges {
 		e := maps.Clone(w.env)
 		addr := address(t, "127.0.0.1")
@@ -92,6 +93,20 @@ func newWorld(t testing.TB, top *topology, routers, edges int, change ...setting
 	return w
 }
 
+func newNames(t testing.TB) *names.Server {
+	t.Helper()
+	s, err := names.Serve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
 func closeConn(t testing.TB, conn *grpc.ClientConn) {
 	t.Helper()
 	if err := conn.Close(); err != nil {
@@ -112,7 +127,7 @@ func (w *world) addRouter() *node {
 	})
 	w.routers = append(w.routers, newNode(w.t, env["POD_NAME"], env, "router"))
 	w.doors = append(w.doors, newDoor(w.t, fmt.Sprintf("127.0.0.%d:%s", 11+i, w.port), addr))
-	w.names.add([4]byte{127, 0, 0, byte(11 + i)})
+	w.names.Add([4]byte{127, 0, 0, byte(11 + i)})
 	return w.routers[i]
 }
 

@@ -126,6 +126,84 @@ func TestBench_StartsAllItselfAndWritesThePage(t *testing.T) {
 	}
 }
 
+// `make growth`, in small: fresh processes for each point, and several routers that one
+// edge finds by a name.
+func TestBench_GrowsOnProcessesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	path, page := filepath.Join(t.TempDir(), "growth.json"), filepath.Join(t.TempDir(), "performance.md")
+	p := run(t, "bench", nil, "bench", "--self=router+edge", "--grow=jobs,routers", "--grow-browsers=10", "--grow-jobs=5,20", "--grow-routers=1,2",
+		"--grow-duration=300ms", "--grow-warmup=100ms", "--json="+path, "--page="+page)
+	within(t, 4*patience, "the sweeps end", func() bool { return !p.running() })
+	if code := p.exit(); code != 0 {
+		t.Fatalf("exit code %d: %s", code, p.log.String())
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct {
+		Sweeps []struct {
+			Key         string
+			Points      []benchPoint
+			CPUExponent *struct{ All float64 } `json:"cpu_exponent"`
+		}
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]int{"jobs": {5, 20}, "routers": {1, 2}}
+	for _, s := range r.Sweeps {
+		var ns []int
+		for _, p := range s.Points {
+			ns = append(ns, p.N)
+			p.check(t, s.Key)
+		}
+		same(t, s.Key, ns, want[s.Key])
+		if s.CPUExponent == nil {
+			t.Errorf("%s: no exponent", s.Key)
+		}
+		delete(want, s.Key)
+	}
+	if len(want) > 0 {
+		t.Errorf("sweeps are missing: %v", want)
+	}
+	if text, err = os.ReadFile(page); err != nil || strings.Count(string(text), "xychart-beta") < 4 || !strings.Contains(string(text), "### By routers") {
+		t.Errorf("%v:\n%s", err, text)
+	}
+}
+
+// benchPoint is one measurement of a sweep.
+type benchPoint struct {
+	N        int
+	Error    string
+	Faults   map[string]int
+	Measures []struct {
+		Key   string
+		Value float64
+		Parts map[string]float64
+	}
+}
+
+func (p *benchPoint) check(t *testing.T, sweep string) {
+	t.Helper()
+	if p.Error != "" {
+		t.Errorf("%s %d: %s", sweep, p.N, p.Error)
+	}
+	for name, n := range p.Faults {
+		if n != 0 {
+			t.Errorf("%s %d: %d %s", sweep, p.N, n, name)
+		}
+	}
+	for _, m := range p.Measures {
+		if m.Key == "cpu" && (m.Parts["router"] <= 0 || m.Parts["edge"] <= 0 || m.Parts["redis"] <= 0) {
+			t.Errorf("%s %d: CPU by parts: %v", sweep, p.N, m.Parts)
+		}
+	}
+	if len(p.Measures) < 5 {
+		t.Errorf("%s %d: %+v", sweep, p.N, p.Measures)
+	}
+}
+
 // Nothing there to measure: it says so, and fails.
 func TestBench_FailsWhereThereIsNoBus(t *testing.T) {
 	t.Parallel()

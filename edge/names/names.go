@@ -1,16 +1,20 @@
-package chaos
+// Package names is a DNS server that knows one name, so that gRPC's dns:/// resolver
+// balances over several routers on one machine: for the load test (edge/bench) and
+// the fault suite (edge/chaos). It is no part of a bus.
+package names
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"sync"
-	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// nameServer is a DNS server that knows one name: the routers. gRPC's dns:///
-// resolver then balances over several of them on one machine.
-type nameServer struct {
+// Server knows the routers, on a free UDP port of 127.0.0.1. It is safe for
+// concurrent use.
+type Server struct {
 	conn net.PacketConn
 	done chan struct{}
 
@@ -19,36 +23,39 @@ type nameServer struct {
 }
 
 // routersName is what stands before the port in ROUTER_ADDR.
-const routersName = "routers.chaos.test"
+const routersName = "routers.eventbus.test"
 
-func newNameServer(t testing.TB) *nameServer {
-	t.Helper()
-	conn, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+// Serve starts one; the caller closes it.
+func Serve(ctx context.Context) (*Server, error) {
+	conn, err := new(net.ListenConfig).ListenPacket(ctx, "udp4", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return nil, fmt.Errorf("DNS: %w", err)
 	}
-	s := &nameServer{conn: conn, done: make(chan struct{})}
+	s := &Server{conn: conn, done: make(chan struct{})}
 	go s.serve()
-	t.Cleanup(func() {
-		_ = conn.Close()
-		<-s.done
-	})
-	return s
+	return s, nil
 }
 
-// add makes one more router known to who asks from now on.
-func (s *nameServer) add(addr [4]byte) {
+// Close ends it and waits for its goroutine.
+func (s *Server) Close() error {
+	err := s.conn.Close()
+	<-s.done
+	return err
+}
+
+// Add makes one more router known to who asks from now on.
+func (s *Server) Add(addr [4]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.addrs = append(s.addrs, addr)
 }
 
-// target is a gRPC target of all routers.
-func (s *nameServer) target(port string) string {
+// Target is a gRPC target of all routers.
+func (s *Server) Target(port string) string {
 	return "dns://" + s.conn.LocalAddr().String() + "/" + routersName + ":" + port
 }
 
-func (s *nameServer) serve() {
+func (s *Server) serve() {
 	defer close(s.done)
 	b := make([]byte, 1500)
 	for {
@@ -66,7 +73,7 @@ func (s *nameServer) serve() {
 	}
 }
 
-func (s *nameServer) answer(q dnsmessage.Message) ([]byte, error) {
+func (s *Server) answer(q dnsmessage.Message) ([]byte, error) {
 	question := q.Questions[0]
 	q.Response, q.Authoritative, q.Additionals = true, true, nil
 	if question.Name.String() != routersName+"." {

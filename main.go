@@ -29,6 +29,7 @@ import (
 	"github.com/eco2-team/eventbus/edge"
 	"github.com/eco2-team/eventbus/edge/bench"
 	"github.com/eco2-team/eventbus/edge/console"
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
 	"github.com/eco2-team/eventbus/router/access"
@@ -149,21 +150,24 @@ func (c *edgeCmd) Run() error {
 	if err := errors.Join(c.Edge.Check(), c.Access.Check(), c.Common.Check()); err != nil {
 		return err
 	}
-	return runApp(c.Common, c.Access, c.Admin, edgeModules(c.Edge, false), fx.Provide(func(s *edge.Server) server.Readiness { return s.Ready }))
+	return runApp(c.Common, c.Access, c.Admin, edgeModules(c.Edge, fx.Supply(inside{})), fx.Provide(func(s *edge.Server) server.Readiness { return s.Ready }))
 }
 
-// edgeModules is an edge; inside: its router is in this process.
-func edgeModules(c edge.Config, inside bool) fx.Option {
-	return fx.Options(fx.Supply(c), edge.Module(), fx.Provide(
-		func(common server.Common, guard *access.Guard, log *slog.Logger, reg prometheus.Registerer) edge.Options {
-			o := edge.Options{
+// inside is what an edge has from the router in its own process, if there is one.
+type inside struct {
+	relay relayv1.RelayServiceClient
+	token string
+}
+
+// edgeModules is an edge; router provides its inside.
+func edgeModules(c edge.Config, router fx.Option) fx.Option {
+	return fx.Options(fx.Supply(c), edge.Module(), router, fx.Provide(
+		func(common server.Common, guard *access.Guard, in inside, log *slog.Logger, reg prometheus.Registerer) edge.Options {
+			return edge.Options{
 				Heartbeat: common.HeartbeatInterval, Drain: common.DrainTimeout,
 				Console: console.Handler(), Access: guard, Log: log, Metrics: reg,
+				Relay: in.relay, RouterToken: in.token,
 			}
-			if inside {
-				o.RouterToken = guard.Insider()
-			}
-			return o
 		}))
 }
 
@@ -190,8 +194,9 @@ func (c *serveCmd) run(more fx.Option) error {
 			return e.Ready()
 		}
 	})
+	beside := fx.Provide(func(s *server.Server, guard *access.Guard) inside { return inside{s.Inside(), guard.Insider()} })
 	both := routerCmd{Bus: c.Bus, GRPC: c.GRPC}
-	return runApp(c.Common, c.Access, c.Admin, fx.Options(both.modules(), edgeModules(c.Edge, true)), ready, more)
+	return runApp(c.Common, c.Access, c.Admin, fx.Options(both.modules(), edgeModules(c.Edge, beside)), ready, more)
 }
 
 // loopback is where this process reaches its own gRPC server. A port 0 is chosen

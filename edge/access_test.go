@@ -266,7 +266,7 @@ func TestAccess_TheRouterSeesTheEdgeAndThePublishersToken(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	own := "Bearer the-edge"
-	want := map[string]string{"Subscribe": own, "Watch": own, "GetState": own, "Publish": "Bearer " + token}
+	want := map[string]string{"Relay": own, "Watch": own, "GetState": own, "Publish": "Bearer " + token}
 	got := maps.Clone(seen)
 	if list, ok := got["ListEvents"]; ok { // only where a browser was behind
 		same(t, "ListEvents", list, own)
@@ -307,6 +307,8 @@ func TestAccess_AnEdgeThatRoutersRefuseAsksBrowsersToComeBack(t *testing.T) {
 			return nil
 		}
 	})
+	f.stop() // streams end with the token
+	f.start()
 	a := e.ask(http.MethodGet, jobPath("k"), "", acceptSSE(), bearer(token))
 	if a.status != http.StatusOK || !strings.HasPrefix(a.body, "retry: ") || strings.Contains(a.body, "error") {
 		t.Errorf("%d %q", a.status, a.body)

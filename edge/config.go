@@ -90,6 +90,9 @@ const (
 	// missedHeartbeats is how many heartbeats a router may miss before its
 	// stream counts as dead.
 	missedHeartbeats = 3
+	// relayStreams is how many streams share the jobs of an edge: several, so that
+	// several routers do.
+	relayStreams = 4
 	// writeTimeout and writeRate are the pace of browsers.
 	writeTimeout = 10 * time.Second
 	writeRate    = 16 << 10

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 )
 
@@ -31,9 +32,9 @@ type fakeRouter struct {
 	t    testing.TB
 	addr string
 
-	// subscribes, watches, lists and states count calls; open the Subscribe
-	// streams that are open now.
-	subscribes, watches, lists, states, open atomic.Int64
+	// subscribes, watches, lists, states and relays count calls, subscribes also the
+	// jobs of relays; open those that are open now.
+	subscribes, watches, lists, states, relays, open atomic.Int64
 	// lastSubscribe and lastPublish are the newest requests.
 	lastSubscribe atomic.Pointer[eventbusv1.SubscribeRequest]
 	lastPublish   atomic.Pointer[eventbusv1.PublishRequest]
@@ -81,6 +82,7 @@ func (f *fakeRouter) start() {
 	f.addr = l.Addr().String()
 	s := grpc.NewServer(grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	eventbusv1.RegisterEventBusServiceServer(s, f)
+	relayv1.RegisterRelayServiceServer(s, &fakeRelay{f: f})
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	served := make(chan struct{})
 	go func() {
@@ -111,7 +113,7 @@ func (f *fakeRouter) judge(ctx context.Context, method string) error {
 	refuse := f.refuseCaller
 	f.mu.Unlock()
 	service, rpc, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	if refuse == nil || service != eventbusv1.EventBusService_ServiceDesc.ServiceName {
+	if refuse == nil || service != eventbusv1.EventBusService_ServiceDesc.ServiceName && service != relayv1.RelayService_ServiceDesc.ServiceName {
 		return nil
 	}
 	return refuse(rpc, strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ", "))

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -19,12 +20,33 @@ const pageSize = 256
 // pages reads a job's log through ListEvents, for browsers that are not within
 // the ring.
 type pages struct {
-	ctx   context.Context // the topic's
 	key   jobKey
 	owner *topics
+
+	mu sync.Mutex
+	// ctx ends with the topic; nil before the first read. Both guarded by mu.
+	ctx    context.Context
+	cancel context.CancelFunc
+
 	// flight lets all browsers behind the same hole share one read and one
 	// encoding.
 	flight singleflight.Group
+}
+
+// life is the topic's context.
+func (p *pages) life() context.Context {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx == nil {
+		p.ctx, p.cancel = context.WithCancel(p.owner.ctx)
+	}
+	return p.ctx
+}
+
+// end is the topic's end.
+func (p *pages) end() {
+	p.life()
+	p.cancel()
 }
 
 // Read implements hub.Log. It tries again while no router answers; after a
@@ -44,7 +66,7 @@ func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], erro
 		case time.Now().After(quiet):
 			return hub.Page[frame]{}, errQuiet
 		}
-		p.owner.upstreamLost(p.key, err)
+		p.owner.upstreamLost(err, "domain", p.key.domain, "job_id", p.key.job)
 		if !retry.wait(ctx) {
 			return hub.Page[frame]{}, context.Cause(ctx)
 		}
@@ -54,7 +76,7 @@ func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], erro
 // over asks a router whether the cursor is the final event.
 func (p *pages) over(cursor event.ID) bool {
 	_, err, _ := p.flight.Do("over "+cursor.String(), func() (any, error) {
-		u, err := p.owner.subscribe(p.ctx, &eventbusv1.SubscribeRequest{Domain: p.key.domain, JobId: p.key.job, AfterId: cursor.String()})
+		u, err := p.owner.subscribe(p.life(), &eventbusv1.SubscribeRequest{Domain: p.key.domain, JobId: p.key.job, AfterId: cursor.String()})
 		if err == nil {
 			u.close()
 		}
@@ -66,7 +88,7 @@ func (p *pages) over(cursor event.ID) bool {
 // fetch reads one page. It runs in one browser's goroutine for several, so it
 // ends with the topic and not with that browser.
 func (p *pages) fetch(after event.ID) (hub.Page[frame], error) {
-	ctx, cancel := context.WithTimeout(p.ctx, openTimeout)
+	ctx, cancel := context.WithTimeout(p.life(), openTimeout)
 	defer cancel()
 	p.owner.metrics.logReads.Inc()
 	m, err := p.owner.router.ListEvents(ctx, &eventbusv1.ListEventsRequest{

@@ -2,14 +2,14 @@
 // over the routers' gRPC API.
 //
 // It owns the SSE wire, cursors, CORS and the draining of streams. It never sees
-// Redis, keeps nothing that a router does not have, and starts one goroutine per
-// job, however many browsers follow it: a stream that has begun over plain HTTP/1
+// Redis, keeps nothing that a router does not have, and starts no goroutine for a
+// job or for a browser: a stream that has begun over plain HTTP/1
 // is taken over from net/http and written by one writer for all (docs/adr/0009).
 //
 // On an event's way, each step a file:
 //
-//	server/ Subscribe → upstream.go, topic.go (one stream per job, topics.go)
-//	→ sse.go (encoded once) → router/hub (ring) → jobfeed.go (one per browser;
+//	server/ Relay → relay.go (a few streams for all jobs) → topic.go (one per job,
+//	topics.go) → sse.go (framed once) → router/hub (ring) → jobfeed.go (one per browser;
 //	pages.go for laggards; watchfeed.go for Watch) → outlet.go (one write)
 //	→ gateway.go (the generated HTTP API) → the browser
 //
@@ -42,6 +42,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	page "github.com/eco2-team/eventbus/edge/client"
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/certs"
@@ -66,6 +67,8 @@ type Options struct {
 	// RouterToken is the edge's own towards its routers; empty where it is in
 	// ROUTER_TOKEN_FILE or there is none. Module uses it.
 	RouterToken string
+	// Relay is the router in this process; nil: jobs come through the connection.
+	Relay relayv1.RelayServiceClient
 	// Failed is told when the server stops by itself. It may be nil.
 	Failed func(error)
 }
@@ -120,7 +123,11 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 	s.gate = newGate(cfg, s.guard.Proxies(), m)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	api := eventbusv1.NewEventBusServiceClient(router)
-	s.topics = newTopics(api, opts.Heartbeat, m, opts.Log)
+	relay, streams := opts.Relay, 1
+	if relay == nil {
+		relay, streams = relayv1.NewRelayServiceClient(router), relayStreams
+	}
+	s.topics = newTopics(api, relay, streams, opts.Heartbeat, m, opts.Log)
 	s.client = &client{EventBusServiceClient: api, topics: s.topics, metrics: m,
 		buffers: &sync.Pool{New: func() any { return new([]byte) }}}
 	s.lines = newLines(s.client, &s.pace, opts.Heartbeat)
@@ -249,6 +256,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if err := s.lines.start(); err != nil {
 		s.opts.Log.Info("each stream has a goroutine of its own", "reason", err)
 	}
+	s.topics.start()
 	s.addr = l.Addr()
 	s.serving.Store(true)
 	s.served.Go(func() {
@@ -320,6 +328,9 @@ func (s *Server) Ready() (ok bool, text string) {
 	}
 	switch state := s.router.GetState(); state {
 	case connectivity.Ready:
+		if !s.topics.up() {
+			return false, "no router at " + s.cfg.RouterAddr + " streams to this edge; it may be older"
+		}
 		return true, "a router answers"
 	case connectivity.Idle:
 		s.router.Connect()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
@@ -54,6 +55,24 @@ func (c *encoder) item(m *eventbusv1.Event) (hub.Item[frame], error) {
 	}
 	f := c.frame(m.GetId(), &e)
 	return hub.Item[frame]{ID: e.ID, Final: e.Final, Size: len(f.text) + overhead, Value: f}, nil
+}
+
+// textItem is the frame of an event that a router has encoded.
+func textItem(m *relayv1.Text) (hub.Item[frame], error) {
+	id, text := event.ID{Ms: m.GetIdMs(), Seq: m.GetIdSeq()}, m.GetJson()
+	from, to := int(m.GetStageStart()), int(m.GetStageEnd())
+	if id.IsZero() || len(text) == 0 || from > to || to > len(text) || bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 {
+		return hub.Item[frame]{}, status.Errorf(codes.Internal, "the router sent an event %s that is not a line of JSON", id)
+	}
+	head := make([]byte, 0, 128) // on the stack
+	head = id.Append(append(head, "id: "...))
+	if from < to {
+		head = append(append(head, "\nevent: "...), text[from:to]...)
+	}
+	head = append(head, "\ndata: "...)
+	f := frame{text: make([]byte, 0, len(head)+len(text)+2), json: len(head)}
+	f.text = append(append(append(f.text, head...), text...), "\n\n"...)
+	return hub.Item[frame]{ID: id, Final: m.GetFinal(), Size: len(f.text) + overhead, Value: f}, nil
 }
 
 func (c *encoder) frame(id string, e *event.Event) frame {

@@ -1,13 +1,14 @@
 package edge
 
 import (
-	"context"
-	"io"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
@@ -23,10 +24,12 @@ func limits() hub.Limits {
 	return hub.Limits{RingItems: 256, RingBytes: 256 << 10, BatchItems: 128, BatchBytes: 64 << 10}
 }
 
-// topic is one job that browsers of this edge follow: one stream from a router,
-// one ring, encoded once. It lives as long as a browser holds it.
+// topic is one job that browsers of this edge follow: a part of one stream from a
+// router (relay), one ring, encoded once. It lives as long as a browser holds it,
+// and has no goroutine.
 type topic struct {
 	owner *topics
+	relay *relay
 	key   jobKey
 	log   *pages
 	// at is the cursor of the browser that opened the topic.
@@ -43,95 +46,89 @@ type topic struct {
 	// crowd is poked after each change of the ring.
 	crowd crowd
 
-	// opened is closed once the router's first word is there; openErr is then set
-	// where it was a refusal.
+	// opened is closed once the router's first word is there, or openErr.
 	opened  chan struct{}
+	settled sync.Once
 	openErr error
+	// late ends the wait for the first word.
+	late *time.Timer
 
-	// What follows belongs to the goroutine of run. after is the last event that
-	// came from the router; zero after a gap and at the start.
+	// handle, again and left are guarded by relay.mu: the topic's name in the stream,
+	// the next attempt after the router ended it, and whether the last browser left.
+	handle uint64
+	again  *time.Timer
+	left   bool
+
+	// What follows belongs to relay's goroutine. after is the last event that came
+	// from the router; zero after a gap and at the start.
 	after event.ID
 	// fed: events came from the router, so after is its word and not a browser's.
-	fed     bool
-	encoder encoder
-
-	cancel context.CancelFunc
-	done   chan struct{} // closed when run has returned
+	fed bool
+	// retry spaces attempts; nil before the first. added is when the last one was.
+	retry *patience
+	added time.Time
 }
 
-// run keeps the ring fed until the job is over, a router refuses for good, or the
-// last browser has left.
-func (t *topic) run(ctx context.Context) {
-	defer close(t.done)
-	u, err := t.open(ctx)
-	if err != nil {
-		t.openErr = err
-		t.owner.forget(t)
+// settle gives those who wait for the first word their answer, once; it tells
+// whether this was it. With an error, later browsers open another topic.
+func (t *topic) settle(err error) (first bool) {
+	t.settled.Do(func() {
+		first = true
+		t.late.Stop()
+		if t.openErr = err; err != nil {
+			t.owner.forget(t)
+		}
 		close(t.opened)
-		return
-	}
-	close(t.opened)
-	retry := newPatience()
-	for {
-		if u != nil {
-			err = t.follow(u)
-			u.close()
-			retry.lived(u.opened)
-		}
-		switch {
-		case t.ring.Load().Ended(), ctx.Err() != nil:
-			return
-		case status.Code(err) == codes.OutOfRange:
-			t.fail(errEnded)
-			return
-		case !transient(err):
-			t.fail(err)
-			return
-		}
-		t.owner.upstreamLost(t.key, err)
-		if !retry.wait(ctx) {
-			return
-		}
-		u, err = t.open(ctx)
-	}
-}
-
-func (t *topic) open(ctx context.Context) (*upstream[eventbusv1.SubscribeResponse], error) {
-	return t.owner.subscribe(ctx, &eventbusv1.SubscribeRequest{
-		Domain: t.key.domain, JobId: t.key.job, AfterId: idText(t.after),
 	})
+	return first
 }
 
-// follow takes messages until the stream ends or the job does.
-func (t *topic) follow(u *upstream[eventbusv1.SubscribeResponse]) error {
-	for {
-		m, err := u.recv()
-		if err != nil {
-			return err
-		}
-		if err := t.take(m); err != nil {
-			return err
-		}
-		if t.ring.Load().Ended() {
-			return io.EOF
-		}
+// ended is the job's end in the stream: it is over, or a router refuses it, for
+// good or for now.
+func (t *topic) ended(err error) {
+	switch {
+	case t.ring.Load().Ended():
+	case t.settle(err):
+	case status.Code(err) == codes.OutOfRange:
+		t.fail(errEnded)
+	case !transient(err):
+		t.fail(err)
+	default:
+		t.owner.upstreamLost(err, "domain", t.key.domain, "job_id", t.key.job)
+		t.addAgain()
 	}
 }
 
-// take puts a message's events into the ring.
-func (t *topic) take(m *eventbusv1.SubscribeResponse) error {
-	gap := m.GetGap()
+// addAgain asks for the job's events in a while.
+func (t *topic) addAgain() {
+	if t.retry == nil {
+		t.retry = newPatience()
+	} else {
+		t.retry.lived(t.added)
+	}
+	wait := t.retry.NextBackOff()
+	t.added = time.Now().Add(wait)
+	t.relay.mu.Lock()
+	defer t.relay.mu.Unlock()
+	if !t.left {
+		t.again = time.AfterFunc(wait, func() { t.relay.add(t) })
+	}
+}
+
+// take puts a word's events into the ring.
+func (t *topic) take(w *relayv1.Word) error {
+	gap := w.GetGap()
 	if gap != nil {
 		t.after = event.ID{}
 	}
-	events := m.GetEvents()
+	events := w.GetEvents()
 	if gap == nil && len(events) == 0 {
-		return nil // a heartbeat
+		return nil
 	}
 	items := make([]hub.Item[frame], 0, len(events))
 	last := t.after
 	for _, e := range events {
-		it, err := t.encoder.item(e)
+		it, err := textItem(e)
 		if err != nil {
 			return err
 		}

@@ -2,8 +2,8 @@ package edge
 
 import (
 	"context"
+	"hash/maphash"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,38 +13,58 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
 )
 
 // topics holds the jobs that browsers of this edge follow. It is safe for
-// concurrent use. Streams are shared by all browsers of a job, so nothing of a
-// browser's request goes upstream with them.
+// concurrent use. Streams are shared by all browsers, so nothing of a browser's
+// request goes upstream with them.
 type topics struct {
 	router    eventbusv1.EventBusServiceClient
+	relays    []*relay
+	seed      maphash.Seed // shares the jobs among the relays
 	heartbeat time.Duration
 	metrics   *metrics
 	lines     *lines
 	log       *slog.Logger
-	// lostLog: a router that stops breaks every stream at once, and one line says
+	// lostLog: a router that stops breaks many streams at once, and one line says
 	// it.
 	lostLog rate.Sometimes
 
-	ctx  context.Context // ends with close
-	stop context.CancelFunc
+	ctx     context.Context // ends with close
+	stop    context.CancelFunc
+	running sync.WaitGroup
 
 	mu    sync.Mutex
 	byJob map[jobKey]*topic // guarded by mu
 }
 
-func newTopics(router eventbusv1.EventBusServiceClient, heartbeat time.Duration, m *metrics, log *slog.Logger) *topics {
+// newTopics makes topics that share so many streams; start opens them.
+func newTopics(router eventbusv1.EventBusServiceClient, client relayv1.RelayServiceClient, streams int, heartbeat time.Duration, m *metrics, log *slog.Logger) *topics {
 	s := &topics{
-		router: router, heartbeat: heartbeat, metrics: m, log: log,
+		router: router, seed: maphash.MakeSeed(), heartbeat: heartbeat, metrics: m, log: log,
 		lostLog: rate.Sometimes{First: 1, Interval: 10 * time.Second}, byJob: map[jobKey]*topic{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	for range streams {
+		s.relays = append(s.relays, newRelay(s, client))
+	}
 	return s
+}
+
+// start opens the streams from routers, and keeps them open.
+func (s *topics) start() {
+	for _, r := range s.relays {
+		s.running.Go(func() { r.run(s.ctx) })
+	}
+}
+
+// up tells whether a router speaks.
+func (s *topics) up() bool {
+	return slices.ContainsFunc(s.relays, func(r *relay) bool { return r.up.Load() })
 }
 
 // subscribe opens a stream from a router and waits for its first message, at most
@@ -90,24 +110,23 @@ func (s *topics) hold(key jobKey, after event.ID) *topic {
 	defer s.mu.Unlock()
 	t := s.byJob[key]
 	if t == nil {
-		ctx, cancel := context.WithCancel(s.ctx)
 		t = &topic{
-			owner: s, key: key, at: after, after: after,
-			opened: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
+			owner: s, key: key, at: after, after: after, opened: make(chan struct{}),
+			relay: s.relays[maphash.String(s.seed, key.job)%uint64(len(s.relays))],
 		}
 		t.crowd.lines = s.lines
-		t.log = &pages{ctx: ctx, key: key, owner: s}
+		t.log = &pages{key: key, owner: s}
 		t.ring.Store(hub.NewTopicAt[frame](limits(), after))
+		t.late = time.AfterFunc(openTimeout, func() { t.settle(errNoWord) })
 		s.byJob[key] = t
 		s.metrics.topics.Inc()
-		go t.run(ctx)
+		t.relay.add(t)
 	}
 	t.refs++
 	return t
 }
 
-// leave lets go of a topic. The last browser ends the stream from the router and
-// waits for its goroutine.
+// leave lets go of a topic. It does not block.
 func (s *topics) leave(t *topic) {
 	s.mu.Lock()
 	t.refs--
@@ -117,8 +136,9 @@ func (s *topics) leave(t *topic) {
 	}
 	s.mu.Unlock()
 	if last {
-		t.cancel()
-		<-t.done
+		t.relay.drop(t)
+		t.late.Stop()
+		t.log.end()
 		s.metrics.topics.Dec()
 	}
 }
@@ -140,23 +160,22 @@ func (s *topics) remove(t *topic) {
 // should have left before.
 func (s *topics) close() {
 	s.stop()
-	s.mu.Lock()
-	rest := slices.Collect(maps.Values(s.byJob))
-	s.mu.Unlock()
-	for _, t := range rest {
-		<-t.done
-	}
+	s.running.Wait()
 }
 
-// upstreamLost counts a stream that broke before it is resumed. One that only had
-// its age at its router is no trouble.
-func (s *topics) upstreamLost(key jobKey, err error) {
+// upstreamLost counts a stream, or a job in one, that broke before it is resumed.
+// One that only had its age at its router is no trouble.
+func (s *topics) upstreamLost(err error, about ...any) {
 	if moved(err) {
 		s.metrics.moves.Inc()
 		return
 	}
 	s.metrics.reconnects.Inc()
+	s.sayLost(err, about...)
+}
+
+func (s *topics) sayLost(err error, about ...any) {
 	s.lostLog.Do(func() {
-		s.log.Warn("streams from a router broke; resuming", "domain", key.domain, "job_id", key.job, "error", err)
+		s.log.Warn("streams from a router broke; resuming", append(about, "error", err)...)
 	})
 }

@@ -91,7 +91,7 @@ func (f *watchFeed) next(ctx context.Context, o *outlet) error {
 		case errors.Is(err, io.EOF) || !transient(err) || ctx.Err() != nil:
 			return err
 		}
-		f.topics.upstreamLost(jobKey{domain: f.req.GetDomain()}, err)
+		f.topics.upstreamLost(err, "domain", f.req.GetDomain())
 		if !f.retry.wait(ctx) {
 			return context.Cause(ctx)
 		}

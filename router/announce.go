@@ -1,8 +1,10 @@
 package router
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/eco2-team/eventbus/router/event"
 )
@@ -48,25 +50,59 @@ func parsePrev(s string) (event.ID, error) {
 	return event.ParseID(s)
 }
 
-// parseAnnouncement reads what append wrote.
-func parseAnnouncement(data []byte) (announcement, error) {
-	var w struct {
-		Domain string         `json:"domain"`
-		JobID  string         `json:"job_id"`
-		Prev   string         `json:"prev"`
-		Events []*event.Event `json:"events"`
+// heard is an announcement as a hub gets it: its events stay text.
+type heard struct {
+	domain string
+	jobID  string
+	prev   event.ID
+	events []event.Text
+}
+
+// parseAnnouncement reads what append wrote. Its events' text is passed on to
+// browsers as it is, so this is where it is checked.
+func parseAnnouncement(data string) (heard, error) {
+	if !gjson.Valid(data) {
+		return heard{}, errors.New("announcement: not JSON")
 	}
-	if err := json.Unmarshal(data, &w); err != nil {
-		return announcement{}, fmt.Errorf("announcement: %w", err)
-	}
-	prev, err := parsePrev(w.Prev)
-	if err != nil {
-		return announcement{}, fmt.Errorf("announcement: prev: %w", err)
-	}
-	for _, e := range w.Events {
-		if e == nil {
-			return announcement{}, fmt.Errorf("announcement of job %q: an event is null", w.JobID)
+	var h heard
+	var prev string
+	var err error
+	gjson.Parse(data).ForEach(func(k, v gjson.Result) bool {
+		switch k.Str {
+		case "domain":
+			h.domain = v.Str
+		case "job_id":
+			h.jobID = v.Str
+		case "prev":
+			prev = v.Str
+		case "events":
+			h.events, err = parseTexts(v)
 		}
+		return err == nil
+	})
+	if err == nil {
+		h.prev, err = parsePrev(prev)
 	}
-	return announcement{w.Domain, w.JobID, prev, w.Events}, nil
+	if err != nil {
+		return heard{}, fmt.Errorf("announcement of job %q: %w", h.jobID, err)
+	}
+	return h, nil
+}
+
+func parseTexts(list gjson.Result) (texts []event.Text, err error) {
+	if list.Type == gjson.Null {
+		return nil, nil
+	}
+	if !list.IsArray() {
+		return nil, errors.New("events are not a list")
+	}
+	list.ForEach(func(_, v gjson.Result) bool {
+		var t event.Text
+		if t, err = event.ParseText(v.Raw); err == nil && t.ID.IsZero() {
+			err = errors.New("an event has no id")
+		}
+		texts = append(texts, t)
+		return err == nil
+	})
+	return texts, err
 }

@@ -48,14 +48,27 @@ func TestAnnouncement_IsReadAsItWasWritten(t *testing.T) {
 		if !json.Valid(b) || !utf8.Valid(b) {
 			t.Fatalf("got %q", b)
 		}
-		got, err := parseAnnouncement(b)
+		read, err := parseAnnouncement(string(b))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, got, cmp.AllowUnexported(announcement{}), cmpopts.EquateEmpty()); d != "" {
+		if d := cmp.Diff(want, decoded(t, read), cmp.AllowUnexported(announcement{}), cmpopts.EquateEmpty()); d != "" {
 			t.Fatal(d)
 		}
 	})
+}
+
+// decoded is what was heard as it was announced.
+func decoded(t interface{ Fatal(...any) }, h heard) announcement {
+	a := announcement{h.domain, h.jobID, h.prev, nil}
+	for _, text := range h.events {
+		e, err := text.Event()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.events = append(a.events, e)
+	}
+	return a
 }
 
 func TestAnnouncement_UnreadableIsAnError(t *testing.T) {
@@ -64,7 +77,7 @@ func TestAnnouncement_UnreadableIsAnError(t *testing.T) {
 		`{"prev":"0","events":[null]}`, `{"prev":"0","events":[{}]}`, `{"prev":"0","events":{}}`, `{"prev":"0","events":["x"]}`,
 		`{"prev":"0"} {}`, `{"prev":"0"`,
 	} {
-		if got, err := parseAnnouncement([]byte(s)); err == nil {
+		if got, err := parseAnnouncement(s); err == nil {
 			t.Errorf("%s: got %+v", s, got)
 		}
 	}
@@ -77,12 +90,13 @@ func FuzzAnnouncement(f *testing.F) {
 	f.Add(`{"domain":"scan","job_id":"j","prev":"0","events":[]}`)
 	f.Add(`{"domain":"\ud800","job_id":"\u0000","prev":"0","events":[{"id":"1-0"},null]}`)
 	f.Fuzz(func(t *testing.T, s string) {
-		a, err := parseAnnouncement([]byte(s))
+		h, err := parseAnnouncement(s)
 		if err != nil {
 			return
 		}
-		for _, e := range a.events {
-			if it := itemOf(e); it.ID != e.ID || it.Size <= 0 {
+		a := decoded(t, h)
+		for i, e := range a.events {
+			if it := shownText(h.events[i]); it.ID != e.ID || it.Size <= 0 {
 				t.Fatalf("got %+v", it)
 			}
 			// A result is passed on as it is; the rest must be UTF-8.
@@ -92,7 +106,7 @@ func FuzzAnnouncement(f *testing.F) {
 		if !event.ValidDomain(a.domain) || !event.ValidJobID(a.jobID) {
 			return // the bus writes no such
 		}
-		again, err := parseAnnouncement(a.append(nil))
+		again, err := parseAnnouncement(string(a.append(nil)))
 		if err != nil || again.prev != a.prev || len(again.events) != len(a.events) {
 			t.Fatalf("%+v is read as %+v, %v", a, again, err)
 		}

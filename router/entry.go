@@ -208,7 +208,7 @@ func setField(e *event.Event, name, v string, bus bool) {
 		}
 		e.Progress, e.HasProgress = int32(n), true
 	case "result":
-		if !json.Valid([]byte(v)) {
+		if !event.ValidResult(v) {
 			quoted, _ := json.Marshal(v) // a string always encodes
 			v = string(quoted)
 		}

@@ -83,6 +83,7 @@ func TestShardEntry_LegacyRules(t *testing.T) {
 		"result of two values":     {legacyEntry("result", `{} {}`), func(e *event.Event) { e.Result = `"{} {}"` }},
 		"result of Python":         {legacyEntry("result", `{'a': None}`), func(e *event.Event) { e.Result = `"{'a': None}"` }},
 		"result NaN":               {legacyEntry("result", `NaN`), func(e *event.Event) { e.Result = `"NaN"` }},
+		"result beyond a double":   {legacyEntry("result", `[1e400]`), func(e *event.Event) { e.Result = `"[1e400]"` }},
 		"result of blanks":         {legacyEntry("result", " "), func(e *event.Event) { e.Result = `" "` }},
 		"result that is not UTF-8": {legacyEntry("result", "\"\xff\""), func(e *event.Event) { e.Result = "\"\ufffd\"" }},
 
@@ -189,7 +190,7 @@ func entryEvent() *rapid.Generator[*event.Event] {
 			Domain: "scan", JobID: rapid.StringMatching(`[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,20}`).Draw(t, "job"),
 			Stage:  rapid.StringMatching(`[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,20}`).Filter(event.ValidStage).Draw(t, "stage"),
 			Status: entryText().Draw(t, "status"), Message: entryText().Draw(t, "message"), Content: entryText().Draw(t, "content"),
-			Result: rapid.SampledFrom([]string{"", "null", "[]", "{}", `{"a":[],"n":9007199254740993}`, `"\ud800"`, "1e999", " [1] "}).Draw(t, "result"),
+			Result: rapid.SampledFrom([]string{"", "null", "[]", "{}", `{"a":[],"n":9007199254740993}`, `"\ud800"`, "1e99", " [1] "}).Draw(t, "result"),
 			Final:  rapid.Bool().Draw(t, "final"), Traceparent: entryText().Draw(t, "traceparent"),
 		}
 		e.PublishMs = e.ID.Ms

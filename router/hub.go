@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,8 +38,9 @@ type topicKey struct{ domain, jobID string }
 
 // topic is one job with subscribers.
 type topic struct {
-	*hub.Topic[*event.Event]
+	*hub.Topic[*Shown]
 	key     topicKey
+	shard   string // its shard log
 	reader  handler
 	refs    int // guarded by topicHub.mu
 	checked time.Time
@@ -62,19 +64,47 @@ func (h *topicHub) listener(jobID string) *listener {
 // acquire returns the job's topic, subscribed to its channel as far as Pub/Sub
 // allows. The caller gives it back by release.
 func (h *topicHub) acquire(ctx context.Context, key topicKey) *topic {
+	t := h.hold(key)
+	h.listener(key.jobID).join(ctx, liveChannel(key.jobID), &t.reader)
+	return t
+}
+
+// hold is acquire without the channel; see join.
+func (h *topicHub) hold(key topicKey) *topic {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	t := h.topics[key]
 	if t == nil {
-		t = &topic{Topic: hub.NewTopic[*event.Event](hub.DefaultLimits()), key: key, renewed: time.Now()}
+		t = &topic{
+			Topic: hub.NewTopic[*Shown](hub.DefaultLimits()), key: key,
+			shard: shardKey(key.domain, event.ShardOf(key.jobID, h.cfg.ShardCount)), renewed: time.Now(),
+		}
 		t.reader.handle = func(payload string) { h.hear(t, payload) }
 		h.topics[key] = t
 		h.metrics.topics.Inc()
 	}
 	t.refs++
-	h.mu.Unlock()
 	h.metrics.subscribers.Inc()
-	h.listener(key.jobID).join(ctx, liveChannel(key.jobID), &t.reader)
 	return t
+}
+
+// join subscribes the channels of topics that are held, and returns what to wait
+// for, in the same order.
+func (h *topicHub) join(ctx context.Context, topics []*topic) []*channel {
+	out := make([]*channel, len(topics))
+	for _, l := range h.listeners {
+		var mine []int
+		var wants []want
+		for i, t := range topics {
+			if h.listener(t.key.jobID) == l {
+				mine, wants = append(mine, i), append(wants, want{liveChannel(t.key.jobID), &t.reader})
+			}
+		}
+		for i, ch := range l.enter(ctx, wants) {
+			out[mine[i]] = ch
+		}
+	}
+	return out
 }
 
 func (h *topicHub) release(t *topic) {
@@ -92,7 +122,7 @@ func (h *topicHub) release(t *topic) {
 // hear takes an announcement. One of another domain's job of the same name is
 // ignored, and so is one that nobody can read: the log has it.
 func (h *topicHub) hear(t *topic, payload string) {
-	a, err := parseAnnouncement([]byte(payload))
+	a, err := parseAnnouncement(payload)
 	if err != nil {
 		h.log.Warn("announcement ignored", "job", t.key.jobID, "error", err)
 		return
@@ -100,9 +130,9 @@ func (h *topicHub) hear(t *topic, payload string) {
 	if a.domain != t.key.domain || a.jobID != t.key.jobID {
 		return
 	}
-	items := make([]item, len(a.events))
-	for i, e := range a.events {
-		items[i] = itemOf(e)
+	items := make([]shown, len(a.events))
+	for i, text := range a.events {
+		items[i] = shownText(text)
 	}
 	switch t.Append(a.prev, items) {
 	case hub.Hole:
@@ -117,8 +147,9 @@ func (h *topicHub) hear(t *topic, payload string) {
 // meanwhile is found by a head check at once.
 func (h *topicHub) rejoined(channel string) {
 	h.mu.Lock()
-	for key, t := range h.topics {
-		if liveChannel(key.jobID) == channel {
+	jobID := strings.TrimPrefix(channel, liveChannels)
+	for _, domain := range h.cfg.Domains {
+		if t := h.topics[topicKey{domain, jobID}]; t != nil {
 			t.suspect = true
 		}
 	}
@@ -225,9 +256,8 @@ func (h *topicHub) markSuspect(t *topic) {
 func (h *topicHub) findLosses(ctx context.Context, seen map[string]string) {
 	shards := make(map[string][]*topic)
 	h.mu.Lock()
-	for key, t := range h.topics {
-		s := shardKey(key.domain, event.ShardOf(key.jobID, h.cfg.ShardCount))
-		shards[s] = append(shards[s], t)
+	for _, t := range h.topics {
+		shards[t.shard] = append(shards[t.shard], t)
 	}
 	h.mu.Unlock()
 	keys := slices.Collect(maps.Keys(shards))

@@ -10,11 +10,52 @@ import (
 	"github.com/eco2-team/eventbus/router/hub"
 )
 
-// item is one event as hubs and readers pass it on.
+// item is one decoded event as readers get it.
 type item = hub.Item[*event.Event]
 
 func itemOf(e *event.Event) item {
 	return item{ID: e.ID, Final: e.Final, Size: e.Size(), Value: e}
+}
+
+// Shown is an event in the form in which it came: from an announcement as text,
+// from the log decoded. The other form is made for who wants it.
+type Shown struct {
+	text  event.Text
+	event *event.Event // nil: text has it
+}
+
+// Text is the event as browsers get it.
+func (s *Shown) Text() event.Text {
+	if s.event == nil {
+		return s.text
+	}
+	return s.event.Text()
+}
+
+// Event is the event decoded.
+func (s *Shown) Event() (*event.Event, error) {
+	if s.event == nil {
+		return s.text.Event()
+	}
+	return s.event, nil
+}
+
+func (s *Shown) seq() uint32 {
+	if s.event == nil {
+		return s.text.Seq
+	}
+	return s.event.Seq
+}
+
+// shown is one event as the hubs of jobs pass it on.
+type shown = hub.Item[*Shown]
+
+func shownText(t event.Text) shown {
+	return shown{ID: t.ID, Final: t.Final, Size: t.Size(), Value: &Shown{text: t}}
+}
+
+func shownEvent(e *event.Event) shown {
+	return shown{ID: e.ID, Final: e.Final, Size: e.Size(), Value: &Shown{event: e}}
 }
 
 const (
@@ -35,14 +76,16 @@ type jobLog struct {
 	retention time.Duration
 	// gaps counts by reason.
 	gaps func(event.Reason)
-	// size is how many entries the next page asks for.
-	size int
+	// size is how many entries the next page asks for; bytes bounds a page, and is
+	// pageBytes where zero.
+	size  int
+	bytes int
 }
 
 // Read implements hub.Log. Where the cursor is the final event, or older than
 // retention with nothing left, the error is OutOfRange. It is not safe for
 // concurrent use: a subscription reads alone.
-func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*event.Event], error) {
+func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*Shown], error) {
 	n := l.size
 	if n == 0 {
 		n = firstPage
@@ -51,15 +94,19 @@ func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*event.Even
 	if err != nil {
 		return page, err
 	}
+	most := l.bytes
+	if most == 0 {
+		most = pageBytes
+	}
 	bytes := 0
 	for i, it := range page.Items {
-		if bytes += it.Size; bytes > pageBytes && i > 0 {
+		if bytes += it.Size; bytes > most && i > 0 {
 			page.Items = page.Items[:i]
 			break
 		}
 	}
 	if len(page.Items) > 0 {
-		l.size = min(max(pageBytes/(bytes/len(page.Items)+1), 1), pageItems)
+		l.size = min(max(most/(bytes/len(page.Items)+1), 1), pageItems)
 	}
 	if page.Gap != nil && l.gaps != nil {
 		l.gaps(page.Gap.Reason)
@@ -68,8 +115,8 @@ func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*event.Even
 }
 
 // page reads up to n events after the cursor.
-func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*event.Event], error) {
-	var page hub.Page[*event.Event]
+func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*Shown], error) {
+	var page hub.Page[*Shown]
 	if !after.IsZero() {
 		items, err := l.entries(ctx, after.String(), n+1)
 		if err != nil {
@@ -77,7 +124,7 @@ func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*eve
 		}
 		if len(items) > 0 && items[0].ID == after {
 			if len(items) == 1 && items[0].Final {
-				return page, event.Errorf(event.OutOfRange, "job %s ended with %s", l.jobID, after)
+				return page, overAt(l.jobID, after)
 			}
 			page.Items = items[1:]
 			return page, nil
@@ -93,7 +140,7 @@ func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*eve
 }
 
 // gap judges a cursor that the log, which begins with items, does not hold.
-func (l *jobLog) gap(after event.ID, items []item) (*event.Gap, error) {
+func (l *jobLog) gap(after event.ID, items []shown) (*event.Gap, error) {
 	if len(items) == 0 {
 		if after.IsZero() {
 			return nil, nil
@@ -105,17 +152,17 @@ func (l *jobLog) gap(after event.ID, items []item) (*event.Gap, error) {
 	}
 	first := items[0]
 	g := &event.Gap{Reason: event.LogReset, Oldest: first.ID}
-	if first.Value.Seq != 1 && after.Compare(first.ID) < 0 {
+	if first.Value.seq() != 1 && after.Compare(first.ID) < 0 {
 		g.Reason = event.HistoryExpired
 	}
-	if after.IsZero() && first.Value.Seq == 1 {
+	if after.IsZero() && first.Value.seq() == 1 {
 		return nil, nil
 	}
 	return g, nil
 }
 
 // entries is XRANGE from start, inclusive.
-func (l *jobLog) entries(ctx context.Context, start string, n int) ([]item, error) {
+func (l *jobLog) entries(ctx context.Context, start string, n int) ([]shown, error) {
 	reply, err := l.redis.Do(ctx, "XRANGE", logKey(l.domain, l.jobID), start, "+", "COUNT", n).Result()
 	if err != nil {
 		return nil, unavailable(err)
@@ -123,18 +170,18 @@ func (l *jobLog) entries(ctx context.Context, start string, n int) ([]item, erro
 	return l.items(reply)
 }
 
-func (l *jobLog) items(reply any) ([]item, error) {
+func (l *jobLog) items(reply any) ([]shown, error) {
 	ens, err := parseEntries(reply)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]item, len(ens))
+	out := make([]shown, len(ens))
 	for i, en := range ens {
 		e, err := parseLogEntry(l.domain, l.jobID, en)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = itemOf(e)
+		out[i] = shownEvent(e)
 	}
 	return out, nil
 }
@@ -153,5 +200,5 @@ func (l *jobLog) tail(ctx context.Context, before event.ID) (*event.Event, error
 	if err != nil || len(items) == 0 {
 		return nil, err
 	}
-	return items[0].Value, nil
+	return items[0].Value.event, nil
 }

@@ -37,7 +37,9 @@ func membersKey(group string) string { return "router:members:" + group }
 func deadKey(domain string) string { return domain + ":events:dead" }
 
 // liveChannel carries a job's announcements.
-func liveChannel(jobID string) string { return "sse:events:" + jobID }
+func liveChannel(jobID string) string { return liveChannels + jobID }
+
+const liveChannels = "sse:events:"
 
 // watchChannel carries a shard's announcements.
 func watchChannel(domain string, shard int) string {

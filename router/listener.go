@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -34,7 +33,8 @@ type listener struct {
 
 // channel is one Redis channel and its readers.
 type channel struct {
-	handlers map[*handler]struct{}
+	// handlers is replaced, never changed: dispatch reads it without the lock.
+	handlers []*handler
 	// confirmed is closed once Redis confirmed the subscription for the first time.
 	confirmed chan struct{}
 	joined    bool
@@ -59,36 +59,80 @@ func newListener(client redis.UniversalClient, log *slog.Logger, rejoined func(s
 	}
 }
 
+// want is a reader and its channel.
+type want struct {
+	name    string
+	handler *handler
+}
+
 // join adds a reader and returns when Redis has confirmed the subscription, when
 // it is known to be away, or after joinTimeout. What is published after the
 // confirmation is heard.
 func (l *listener) join(ctx context.Context, name string, h *handler) {
-	l.mu.Lock()
-	ch, first := l.channels[name], false
+	ch := l.enter(ctx, []want{{name, h}})[0]
 	if ch == nil {
-		ch, first = &channel{handlers: make(map[*handler]struct{}), confirmed: make(chan struct{})}, true
-		l.channels[name] = ch
-	}
-	ch.handlers[h] = struct{}{}
-	up, pubsub := l.up, l.pubsub
-	if first && up {
-		l.unconfirmed[name]++
-		// The connection is everybody's: a caller that gives up must not break it.
-		if err := pubsub.Subscribe(context.WithoutCancel(ctx), name); err != nil {
-			l.up, up = false, false
-			_ = pubsub.Close() // run makes a new one, with all channels
-		}
-	}
-	ch.late = ch.late || !up
-	l.mu.Unlock()
-	if !up {
 		return
 	}
 	timeout := time.NewTimer(joinTimeout)
 	defer timeout.Stop()
+	l.confirmed(ctx, ch, timeout)
+}
+
+// enterChunk bounds one SUBSCRIBE.
+const enterChunk = 500
+
+// enter adds readers and does not wait: the channels, in the same order, are to be
+// given to confirmed; nil where Redis is known to be away.
+func (l *listener) enter(ctx context.Context, wants []want) []*channel {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]*channel, len(wants))
+	var names []string
+	for i, w := range wants {
+		ch := l.channels[w.name]
+		if ch == nil {
+			ch = &channel{confirmed: make(chan struct{})}
+			l.channels[w.name] = ch
+			names = append(names, w.name)
+		}
+		if !slices.Contains(ch.handlers, w.handler) {
+			ch.handlers = append(slices.Clip(ch.handlers), w.handler)
+		}
+		out[i] = ch
+	}
+	for chunk := range slices.Chunk(names, enterChunk) {
+		if !l.up {
+			break
+		}
+		for _, name := range chunk {
+			l.unconfirmed[name]++
+		}
+		// The connection is everybody's: a caller that gives up must not break it.
+		if err := l.pubsub.Subscribe(context.WithoutCancel(ctx), chunk...); err != nil {
+			l.up = false
+			_ = l.pubsub.Close() // run makes a new one, with all channels
+		}
+	}
+	if !l.up {
+		for i, ch := range out {
+			ch.late, out[i] = true, nil
+		}
+	}
+	return out
+}
+
+// confirmed waits for the confirmation of what enter returned, until timeout or
+// the end of ctx. The timer may serve for several channels.
+func (l *listener) confirmed(ctx context.Context, ch *channel, timeout *time.Timer) {
+	select {
+	case <-ch.confirmed:
+		return
+	default:
+	}
 	select {
 	case <-ch.confirmed:
 	case <-timeout.C:
+		timeout.Reset(0)
 		l.mu.Lock()
 		ch.late = true
 		l.mu.Unlock()
@@ -104,7 +148,7 @@ func (l *listener) leave(name string, h *handler) {
 	if ch == nil {
 		return
 	}
-	delete(ch.handlers, h)
+	ch.handlers = slices.DeleteFunc(slices.Clone(ch.handlers), func(x *handler) bool { return x == h })
 	if len(ch.handlers) > 0 {
 		return
 	}
@@ -240,5 +284,5 @@ func (l *listener) readers(name string) []*handler {
 	if ch == nil {
 		return nil
 	}
-	return slices.Collect(maps.Keys(ch.handlers))
+	return ch.handlers
 }

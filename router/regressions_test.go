@@ -30,8 +30,8 @@ func TestBridge_RepeatedRangeAtATrimmedStartDoesNotPassForTheStart(t *testing.T)
 	if job.prev.IsZero() {
 		t.Error("prev is 0, which says that nothing was ever before")
 	}
-	topic := hub.NewTopic[*event.Event](hub.DefaultLimits())
-	topic.Append(job.prev, []item{itemOf(job.shown[0])})
+	topic := hub.NewTopic[*Shown](hub.DefaultLimits())
+	topic.Append(job.prev, []shown{shownEvent(job.shown[0])})
 	got, _, err := topic.Subscribe(event.ID{}, log).Ready(ctx)
 	if err != nil || got.Gap == nil || got.Gap.Reason != event.HistoryExpired {
 		t.Errorf("a replay from the start: gap %v, %d items, %v", got.Gap, len(got.Items), err)

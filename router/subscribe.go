@@ -43,11 +43,12 @@ type Batch = hub.Batch[*event.Event]
 type Subscription struct {
 	bus   *Bus
 	topic *topic
-	sub   *hub.Subscription[*event.Event]
+	sub   *hub.Subscription[*Shown]
 	// first is what Subscribe found already.
 	first     Batch
 	haveFirst bool
 	ended     bool
+	items     []item // reused by decode
 	cursor    event.ID
 	hasCursor bool
 }
@@ -77,10 +78,31 @@ func (s *Subscription) begin(ctx context.Context, key topicKey, o SubscribeOptio
 	}
 	first, ok, err := s.sub.Ready(ctx)
 	if errors.Is(err, io.EOF) {
-		return event.Errorf(event.OutOfRange, "job %s ended with %s", key.jobID, start)
+		return overAt(key.jobID, start)
 	}
-	s.first, s.haveFirst = first, ok
+	if err == nil {
+		s.first, err = s.decode(first)
+	}
+	s.haveFirst = ok
 	return err
+}
+
+// overAt is the answer to who has the final event already.
+func overAt(jobID string, last event.ID) error {
+	return event.Errorf(event.OutOfRange, "job %s ended with %s", jobID, last)
+}
+
+// decode makes events of what the hub has.
+func (s *Subscription) decode(b hub.Batch[*Shown]) (Batch, error) {
+	s.items = s.items[:0]
+	for _, it := range b.Items {
+		e, err := it.Value.Event()
+		if err != nil {
+			return Batch{}, err // not possible: hear checked it
+		}
+		s.items = append(s.items, itemOf(e))
+	}
+	return Batch{Gap: b.Gap, Items: s.items}, nil
 }
 
 // start finds the cursor to begin after. The reads come after the join, so that
@@ -95,7 +117,7 @@ func (s *Subscription) start(ctx context.Context, log *jobLog, key topicKey, o S
 			return event.ID{}, err
 		}
 		if tail.Final {
-			return event.ID{}, event.Errorf(event.OutOfRange, "job %s ended with %s", key.jobID, tail.ID)
+			return event.ID{}, overAt(key.jobID, tail.ID)
 		}
 		s.cursor, s.hasCursor = tail.ID, true
 		return tail.ID, nil
@@ -146,7 +168,11 @@ func (s *Subscription) Next(ctx context.Context, idle time.Duration) (Batch, err
 	if s.ended {
 		return Batch{}, io.EOF
 	}
-	return s.sub.Next(ctx, idle)
+	b, err := s.sub.Next(ctx, idle)
+	if err != nil {
+		return Batch{}, err
+	}
+	return s.decode(b)
 }
 
 // Close ends the subscription. It must be called once.
@@ -178,7 +204,11 @@ func (b *Bus) List(ctx context.Context, domain, jobID string, after event.ID, n 
 	if event.KindOf(err) == event.OutOfRange {
 		return hub.Page[*event.Event]{}, nil
 	}
-	return page, err
+	out := hub.Page[*event.Event]{Gap: page.Gap, Items: make([]item, len(page.Items))}
+	for i, it := range page.Items {
+		out.Items[i] = itemOf(it.Value.event) // the log's are decoded
+	}
+	return out, err
 }
 
 func (b *Bus) jobLog(domain, jobID string) *jobLog {

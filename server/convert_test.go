@@ -149,16 +149,16 @@ func TestConvert_AnyResultTextIsReadAsEncodingJSONDoes(t *testing.T) {
 }
 
 func TestConvert_ResultNestedTooDeepIsItsText(t *testing.T) {
-	deep := strings.Repeat("[", maxReadNesting) + strings.Repeat("]", maxReadNesting)
+	deep := strings.Repeat("[", event.MaxResultDepth) + strings.Repeat("]", event.MaxResultDepth)
 	if parseJSON(deep).GetListValue() == nil {
-		t.Errorf("%d levels are read", maxReadNesting)
+		t.Errorf("%d levels are read", event.MaxResultDepth)
 	}
-	wire, err := proto.Marshal(&eventbusv1.Event{Result: parseJSON(strings.Repeat(`{"a":`, maxReadNesting) + "1" + strings.Repeat("}", maxReadNesting))})
+	wire, err := proto.Marshal(&eventbusv1.Event{Result: parseJSON(strings.Repeat(`{"a":`, event.MaxResultDepth) + "1" + strings.Repeat("}", event.MaxResultDepth))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := proto.Unmarshal(wire, &eventbusv1.Event{}); err != nil {
-		t.Errorf("a subscriber cannot read %d levels: %v", maxReadNesting, err)
+		t.Errorf("a subscriber cannot read %d levels: %v", event.MaxResultDepth, err)
 	}
 	deeper := "[" + deep + "]"
 	if got := parseJSON(deeper).GetStringValue(); got != deeper {
@@ -171,7 +171,7 @@ func FuzzResultText(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if strings.Count(text, "[")+strings.Count(text, "{") < maxReadNesting {
+		if strings.Count(text, "[")+strings.Count(text, "{") < event.MaxResultDepth {
 			sameAsReference(t, text)
 		}
 	})

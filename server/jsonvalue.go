@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/eco2-team/eventbus/router/event"
 )
 
 // Both directions are written out because every event with a result pays for
@@ -82,11 +84,6 @@ func plain(s string) bool {
 	return utf8.ValidString(s)
 }
 
-// maxReadNesting bounds the nesting of a result that is read. Legacy workers may
-// exceed MaxResultNesting; protobuf-go itself reads no more than 10,000 messages
-// deep, of which a level takes three.
-const maxReadNesting = 1000
-
 // parseJSON is the value of a JSON text as encoding/json reads it: of duplicate
 // keys the last counts, a lone surrogate becomes U+FFFD. What it cannot read (no
 // JSON, a number beyond a double, too deep) is a string with the text itself.
@@ -94,7 +91,7 @@ func parseJSON(text string) *structpb.Value {
 	if json.Valid([]byte(text)) {
 		p := jsonParser{text: text}
 		p.space()
-		if v := p.value(maxReadNesting); v != nil {
+		if v := p.value(event.MaxResultDepth); v != nil {
 			return v
 		}
 	}

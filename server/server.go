@@ -2,13 +2,14 @@
 //
 // It owns the wire: checking requests (validate.go), converting events between
 // proto and router/event (convert.go, jsonvalue.go), the statuses of errors
-// (errors.go), streams and their heartbeats (stream.go), what every call passes
+// (errors.go), streams and their heartbeats (stream.go; relay.go for edges, inside.go
+// where the edge is in this process), what every call passes
 // (interceptors.go), who may call and how often (access.go, rate.go), grpc.health.v1 (health.go), the drain (Server.Stop), and the
 // admin HTTP server that every process has (admin.go). It keeps no events and
 // knows no Redis.
 //
 // On an event's way: publisher → service.go → router.Bus; router.Subscription or
-// router.Watch → stream.go → edge, or any gRPC client.
+// router.Watch → stream.go → any gRPC client; router.Relay → relay.go → edge.
 package server
 
 import (
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
 	"github.com/eco2-team/eventbus/router/access"
@@ -61,6 +63,7 @@ type Server struct {
 	drain        *drain
 	health       *healthWatch
 	bus          *router.Bus
+	relay        *relayService
 
 	lis     net.Listener
 	running sync.WaitGroup
@@ -76,7 +79,8 @@ func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *s
 	}
 	d := newDrain(cfg.MaxConnectionAge)
 	a := &authorizer{guard: guard, services: cfg.ClientNames, rates: newCallerRates(cfg.PublishRate), refused: m.refused}
-	options := append(connectionOptions(cfg.MaxConnectionAge), interceptors(log, m.grpc, newErrorMapper(log), d, a)...)
+	errs := newErrorMapper(log)
+	options := append(connectionOptions(cfg.MaxConnectionAge), interceptors(log, m.grpc, errs, d, a)...)
 	if cfg.TLSCert != "" {
 		files, err := certs.Load(cfg.tls(), log)
 		if err != nil {
@@ -88,9 +92,12 @@ func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *s
 		addr: cfg.GRPCAddr, drainTimeout: common.DrainTimeout, log: log, drain: d, bus: bus,
 		grpc: grpc.NewServer(options...),
 	}
+	rules := &validator{domains: bus.Domains(), maxEventBytes: bus.MaxEventBytes(), keyRequired: bus.KeyRequired()}
+	s.relay = &relayService{bus: bus, rules: rules, errs: errs, heartbeat: common.HeartbeatInterval, metrics: m.stream("Relay")}
+	relayv1.RegisterRelayServiceServer(s.grpc, s.relay)
 	eventbusv1.RegisterEventBusServiceServer(s.grpc, &service{
 		bus:   bus,
-		rules: &validator{domains: bus.Domains(), maxEventBytes: bus.MaxEventBytes(), keyRequired: bus.KeyRequired()},
+		rules: rules,
 		streams: streams{
 			heartbeat: common.HeartbeatInterval, subscribe: m.stream("Subscribe"), watch: m.stream("Watch"),
 		},
@@ -196,4 +203,5 @@ func (s *Server) Stop(ctx context.Context) {
 		<-done
 	}
 	s.running.Wait()
+	s.relay.receivers.Wait()
 }

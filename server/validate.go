@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
 )
@@ -109,6 +110,14 @@ func (v *validator) subscribe(r *eventbusv1.SubscribeRequest) (after event.ID, o
 	_, known := eventbusv1.Replay_name[int32(r.GetReplay())]
 	vs.check(known, "replay", int32(r.GetReplay()), "must be REPLAY_UNSPECIFIED, REPLAY_STATE or REPLAY_NONE")
 	return after, ok, vs.err()
+}
+
+// add returns the cursor, zero where there is none.
+func (v *validator) add(a *relayv1.Add) (after event.ID, err error) {
+	var vs violations
+	v.job(&vs, "", a.GetDomain(), a.GetJobId())
+	after, _ = vs.cursor(a.GetAfterId())
+	return after, vs.err()
 }
 
 // list returns the cursor, zero where there is none, and the page's size.

@@ -74,8 +74,8 @@ func TestRestart_ThousandBrowsersStayWhileTheOnlyRouterIsKilled(t *testing.T) {
 	if err := readers.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if n := b.edge.metric("eventbus_edge_upstream_reconnects_total"); n < jobs {
-		t.Errorf("%v streams to the router were opened again, want one for each of %d jobs", n, jobs)
+	if n := b.edge.metric("eventbus_edge_upstream_reconnects_total"); n < 1 || n > 20 {
+		t.Errorf("%v streams to the router were opened again: a few carry all %d jobs", n, jobs)
 	}
 }
 

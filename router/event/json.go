@@ -1,23 +1,20 @@
 package event
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
 
 // AppendJSON appends the event as the contract shows it to everybody: proto
-// names, seq a number, unset fields left out. Result is spliced as it is, never
-// decoded.
+// names, seq a number, unset fields left out, all on one line. Result is spliced,
+// never decoded.
 func (e *Event) AppendJSON(b []byte) []byte {
-	b = append(b, `{"id":"`...)
-	b = e.ID.Append(b)
-	b = append(b, '"')
-	b = e.AppendJSONHead(b)
-	b = strconv.AppendUint(b, uint64(e.Seq), 10)
-	return e.AppendJSONTail(b)
+	return e.AppendJSONTail(e.appendJSONToSeq(b))
 }
 
 // AppendJSONHead appends what stands between id and seq; AppendJSONTail what
@@ -32,7 +29,7 @@ func (e *Event) AppendJSONHead(b []byte) []byte {
 
 // AppendJSONTail appends everything after seq, with the closing brace.
 func (e *Event) AppendJSONTail(b []byte) []byte {
-	b = append(b, `,"stage":`...)
+	b = append(b, stageHead[:len(stageHead)-1]...)
 	b = appendString(b, e.Stage)
 	b = appendField(b, `,"status":`, e.Status)
 	if e.HasProgress {
@@ -43,7 +40,7 @@ func (e *Event) AppendJSONTail(b []byte) []byte {
 	b = appendField(b, `,"content":`, e.Content)
 	if e.Result != "" {
 		b = append(b, `,"result":`...)
-		b = append(b, e.Result...)
+		b = appendResult(b, e.Result)
 	}
 	if len(e.Attributes) > 0 {
 		b = append(b, `,"attributes":`...)
@@ -81,6 +78,18 @@ func appendField(b []byte, name, v string) []byte {
 	}
 	b = append(b, name...)
 	return appendString(b, v)
+}
+
+// appendResult appends JSON text on one line.
+func appendResult(b []byte, result string) []byte {
+	if !strings.ContainsAny(result, "\r\n") {
+		return append(b, result...)
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, []byte(result)); err != nil { // not JSON: a hub never has that
+		return appendString(b, result)
+	}
+	return append(b, line.Bytes()...)
 }
 
 const hex = "0123456789abcdef"

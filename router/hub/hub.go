@@ -9,8 +9,8 @@
 // about a gap: reading the log.
 //
 // On an event's way: announcement (router) or upstream message (edge) →
-// Topic.Append → Subscription.Next → gRPC stream or SSE frame. The package knows
-// neither Redis nor gRPC nor HTTP, and starts no goroutine.
+// Topic.Append → Subscription.Next, or Poll for one that reads many → gRPC stream
+// or SSE frame. The package knows neither Redis nor gRPC nor HTTP, and starts no goroutine.
 package hub
 
 import (
@@ -99,6 +99,9 @@ type Topic[E any] struct {
 	// version grows with every change that a waiting subscriber must see.
 	version uint64
 	changed chan struct{}
+	// parked are the subscriptions whose Waker is told of the next change, linked by
+	// nextParked.
+	parked *Subscription[E]
 	// losses counts calls of Lose, and gap is the latest one's.
 	losses uint64
 	gap    event.Gap
@@ -286,6 +289,13 @@ func (t *Topic[E]) wake() {
 		close(t.changed)
 		t.changed = nil
 	}
+	for s := t.parked; s != nil; {
+		w, next := s.waker, s.nextParked
+		s.waker, s.nextParked = nil, nil
+		w.Wake()
+		s = next
+	}
+	t.parked = nil
 }
 
 // find returns the position after the cursor, if the cursor is within the ring.

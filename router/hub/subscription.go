@@ -40,6 +40,10 @@ type Subscription[E any] struct {
 
 	buf   []Item[E]
 	timer *time.Timer
+
+	// waker and nextParked are guarded by topic.mu; waker is nil unless parked.
+	waker      Waker
+	nextParked *Subscription[E]
 }
 
 // Subscribe begins after the cursor; the zero ID is the start of the log.
@@ -61,7 +65,7 @@ func (s *Subscription[E]) Next(ctx context.Context, idle time.Duration) (Batch[E
 		if s.ended {
 			return Batch[E]{}, io.EOF
 		}
-		changed, gap, err := s.take()
+		changed, gap, err := s.wait()
 		if len(s.buf) > 0 || gap != nil || err != nil {
 			return s.deliver(Batch[E]{Gap: gap, Items: s.buf}), err
 		}
@@ -89,7 +93,7 @@ func (s *Subscription[E]) Next(ctx context.Context, idle time.Duration) (Batch[E
 // now.
 func (s *Subscription[E]) Ready(ctx context.Context) (b Batch[E], ok bool, err error) {
 	for !s.ended {
-		changed, gap, err := s.take()
+		changed, gap, err := s.wait()
 		if len(s.buf) > 0 || gap != nil || err != nil {
 			return s.deliver(Batch[E]{Gap: gap, Items: s.buf}), true, err
 		}
@@ -124,7 +128,7 @@ func (s *Subscription[E]) Live(buf []Item[E]) (items []Item[E], ok bool) {
 			return buf, false
 		}
 	}
-	if buf = t.from(s.pos, buf); len(buf) == 0 {
+	if buf = t.from(s.pos, buf, t.limits.BatchBytes); len(buf) == 0 {
 		return buf, t.err == nil && !t.ended()
 	}
 	s.deliver(Batch[E]{Items: buf})
@@ -140,21 +144,35 @@ func (s *Subscription[E]) Beside(o *Subscription[E]) bool {
 // Fork is another subscription at the same place.
 func (s *Subscription[E]) Fork() *Subscription[E] {
 	c := *s
-	c.buf, c.timer = nil, nil
+	c.buf, c.timer, c.waker, c.nextParked = nil, nil, nil, nil
 	return &c
 }
 
-// take fills buf from the ring, or returns the gap of a loss. With neither it
+// wait fills buf from the ring, or returns the gap of a loss. With neither it
 // returns the channel to wait on, or nil where the log must be read first.
-func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
+func (s *Subscription[E]) wait() (<-chan struct{}, *event.Gap, error) {
 	t := s.topic
 	s.buf = s.buf[:0]
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	behind, gap, err := s.take(t.limits.BatchBytes)
+	if behind || len(s.buf) > 0 || gap != nil || err != nil {
+		return nil, gap, err
+	}
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed, nil, nil
+}
+
+// take appends to buf from the ring, or returns the gap of a loss, or says that
+// the log must be read first. The topic is locked.
+func (s *Subscription[E]) take(maxBytes int) (behind bool, gap *event.Gap, err error) {
+	t := s.topic
 	if s.losses != t.losses {
 		s.losses = t.losses
 		gap := t.gap
-		return nil, &gap, nil
+		return false, &gap, nil
 	}
 	if s.atEnd && s.seen == t.version && !t.known {
 		// The log ends here, and nothing was announced since. Who read an older end
@@ -169,34 +187,30 @@ func (s *Subscription[E]) take() (<-chan struct{}, *event.Gap, error) {
 		s.pos, s.attached = t.find(s.cursor)
 	}
 	if s.attached {
-		s.buf = t.from(s.pos, s.buf)
-		if len(s.buf) == 0 && t.ended() {
-			return nil, nil, io.EOF
+		if s.pos < t.start+uint64(len(t.items)) {
+			s.buf = t.from(s.pos, s.buf, maxBytes)
+			return false, nil, nil
+		}
+		if t.ended() {
+			return false, nil, io.EOF
 		}
 	}
-	if len(s.buf) > 0 {
-		return nil, nil, nil
-	}
 	if t.err != nil {
-		return nil, nil, t.err
+		return false, nil, t.err
 	}
 	if !s.attached && (!s.atEnd || s.seen != t.version) {
 		s.seen, s.atEnd = t.version, false // until the read says so; it may fail
-		return nil, nil, nil
+		return true, nil, nil
 	}
-	if t.changed == nil {
-		t.changed = make(chan struct{})
-	}
-	return t.changed, nil, nil
+	return false, nil, nil
 }
 
-// from appends a batch of the items from a ring position on to buf, which is
-// empty.
-func (t *Topic[E]) from(pos uint64, buf []Item[E]) []Item[E] {
-	bytes := 0
+// from appends a batch of the items from a ring position on to buf.
+func (t *Topic[E]) from(pos uint64, buf []Item[E], maxBytes int) []Item[E] {
+	start, bytes := len(buf), 0
 	for _, it := range t.items[pos-t.start:] {
 		bytes += it.Size
-		if len(buf) > 0 && (len(buf) == t.limits.BatchItems || bytes > t.limits.BatchBytes) {
+		if len(buf) > start && (len(buf) == start+t.limits.BatchItems || bytes > maxBytes) {
 			break
 		}
 		buf = append(buf, it)

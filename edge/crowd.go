@@ -40,8 +40,8 @@ type crowd struct {
 }
 
 // poke tells the crowd that the ring has changed. It does not block: the ring's
-// writer may serve other jobs, too. Who joins looks at the ring after size has
-// changed, so that no change is missed by both.
+// writer may serve other jobs, too. Who joins looks at the ring again after size
+// has changed, so that no change is missed by both.
 func (c *crowd) poke() {
 	if c.size.Load() > 0 && c.pokes.Add(1) == 1 {
 		c.lines.work.Add(1)
@@ -141,6 +141,7 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, las
 			}
 		case c.sub == nil || c.sub.Beside(f.sub):
 			c.add(l, f.sub)
+			c.pass() // what came before it was counted poked nobody
 			return nil, false, true
 		default:
 			// The line is at the ring's end: the crowd gets there now, or scatters.

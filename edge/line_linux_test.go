@@ -556,3 +556,32 @@ func seqOf(t *testing.T, frame string) int {
 	}
 	return n
 }
+
+// An event that comes in the moment in which a line joins is not left lying until
+// the next one.
+func TestLine_NothingIsMissedInTheMomentOfJoining(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	var all sync.WaitGroup
+	for i := range 300 {
+		job := "j" + strconv.Itoa(i)
+		ids := f.steps(job, 1) // comes with the stream from the router, as the line joins
+		all.Go(func() {
+			c, r, _ := e.rawStream(job, get11)
+			defer func() { _ = c.Close() }()
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					t.Errorf("job %s: %v", job, err)
+					return
+				}
+				if line == "id: "+ids[0]+"\n" {
+					return
+				}
+			}
+		})
+		if i%20 == 19 {
+			all.Wait()
+		}
+	}
+}

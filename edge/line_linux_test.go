@@ -560,28 +560,22 @@ func seqOf(t *testing.T, frame string) int {
 // An event that comes in the moment in which a line joins is not left lying until
 // the next one.
 func TestLine_NothingIsMissedInTheMomentOfJoining(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	var all sync.WaitGroup
-	for i := range 300 {
-		job := "j" + strconv.Itoa(i)
-		ids := f.steps(job, 1) // comes with the stream from the router, as the line joins
-		all.Go(func() {
-			c, r, _ := e.rawStream(job, get11)
-			defer func() { _ = c.Close() }()
-			for {
-				line, err := r.ReadString('\n')
-				if err != nil {
-					t.Errorf("job %s: %v", job, err)
-					return
-				}
-				if line == "id: "+ids[0]+"\n" {
-					return
-				}
-			}
-		})
-		if i%20 == 19 {
-			all.Wait()
-		}
+	e := newEdge(t, newFakeRouter(t))
+	var got []byte
+	e.Server.lines.write = func(_ int, b []byte) (int, error) {
+		got = append(got, b...)
+		return len(b), nil
 	}
+	ring := hub.NewTopicAt[frame](limits(), event.ID{})
+	tp := &topic{owner: e.topics, crowd: crowd{lines: e.Server.lines}}
+	tp.ring.Store(ring)
+	text := mustItem(t, sample())
+	l := &line{lines: e.Server.lines, topic: tp, at: -1, cancel: func(error) { // the line has looked, and is not yet counted
+		ring.Extend([]hub.Item[frame]{{ID: event.ID{Ms: 1}, Size: 300, Value: text}})
+		tp.crowd.poke()
+	}}
+	if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}); !ok {
+		t.Fatal("it could not join")
+	}
+	same(t, "it was written", string(got), string(text.text))
 }

@@ -73,13 +73,25 @@ func parseEntries(reply any) ([]entry, error) {
 // arguments; ts is when it was published. The legacy ones are always there, because
 // other readers of the stream expect them.
 func appendShardFields(f []any, e *event.Event, ts string) []any {
-	progress := ""
-	if e.HasProgress {
-		progress = strconv.Itoa(int(e.Progress))
-	}
 	f = append(f, "job_id", e.JobID, "stage", e.Stage, "status", e.Status, "seq", "0",
-		"ts", ts, "progress", progress, "result", e.Result, "final", boolText(e.Final))
+		"ts", ts, "progress", progressText(e), "result", e.Result, "final", boolText(e.Final))
 	return appendOptional(f, e)
+}
+
+// appendShardValues appends what publish.lua makes the same fields of.
+func appendShardValues(f []any, e *event.Event, ts string) []any {
+	f = append(f, e.JobID, e.Stage, e.Status, ts, progressText(e), e.Result, 0)
+	head := len(f)
+	f = appendOptional(f, e)
+	f[head-1] = len(f) - head
+	return f
+}
+
+func progressText(e *event.Event) string {
+	if !e.HasProgress {
+		return ""
+	}
+	return strconv.Itoa(int(e.Progress))
 }
 
 // appendLogFields appends the fields of an event in the job log, besides seq, final

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/redistest"
 )
 
 var entryID = event.ID{Ms: 1737415902456, Seq: 7} //nolint:gochecknoglobals // a constant
@@ -373,4 +374,32 @@ func FuzzShardEntry(f *testing.F) {
 			t.Fatal(d)
 		}
 	})
+}
+
+// What the publish script makes of its arguments is what the fields of an entry are
+// said to be.
+func TestPublish_WritesTheFieldsOfAnEntry(t *testing.T) {
+	streams := redistest.New(t)
+	tb := newBus(t, testConfig(streams.URL(), ""))
+	for _, want := range []*event.Event{
+		{Domain: "scan", JobID: "job-1", Stage: "vision"},
+		{Domain: "scan", JobID: "job-1", Stage: "done", Status: "completed", HasProgress: true, Progress: 100, Result: "[]", Final: true,
+			Message: "m", Content: "c", Attributes: map[string]string{"a": "b"}, Traceparent: "t"},
+	} {
+		if _, err := tb.Publish(testContext(t), []Request{{Event: want}}); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := streams.Client().Do(testContext(t), "XREVRANGE", shardKey("scan", event.ShardOf("job-1", 4)), "+", "-", "COUNT", 1).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := parseEntries(reply)
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%d entries, %v", len(got), err)
+		}
+		ts, _ := got[0].get("ts")
+		if d := cmp.Diff(texts(appendShardFields(nil, want, ts)), got[0].fields); d != "" {
+			t.Error(d)
+		}
+	}
 }

@@ -185,9 +185,7 @@ func (c *appendCall) add(at int, r Request, shardKey, ts string) {
 	if r.Event.Final {
 		flags |= flagFinal
 	}
-	head := len(c.args)
-	c.args = appendShardFields(append(c.args, flags, 0), r.Event, ts)
-	c.args[head+1] = len(c.args) - head - 2
+	c.args = appendShardValues(append(c.args, flags), r.Event, ts)
 	c.at = append(c.at, at)
 	c.bytes += r.Event.Size()
 }

@@ -7,7 +7,10 @@
 -- ARGV[2]  "1": renew the key of a duplicate, so that a WAIT on this connection
 --          covers the first write as well
 -- ARGV     of each request: flags (1 has a key, 2 is final, 4 is the first of its
---          call), number of strings, field, value …
+--          call), the values of the fields that every entry has, save those that
+--          follow from the flags (job_id, stage, status, ts, progress, result), number
+--          of further strings, field, value … What is the same for all is not sent: a
+--          string costs a third of what XADD takes.
 --
 -- Returns for each request: its id, "=" .. id for a known key, "!" for a job that is
 -- over, "-" for one that was not tried because one before it in its call was refused.
@@ -25,7 +28,7 @@ for i, v in ipairs(call('MGET', unpack(KEYS, 2))) do
 end
 local out, a, k, refused = {}, 3, 2, false
 while a <= n_args do
-  local flags, n = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
+  local flags, n = tonumber(ARGV[a]), tonumber(ARGV[a + 7])
   local mark, key, final = KEYS[k], nil, false
   k = k + 1
   if flags >= 4 then refused, flags = false, flags - 4 end
@@ -41,7 +44,9 @@ while a <= n_args do
     refused = true
     out[#out + 1] = '!'
   else
-    local id = call('XADD', log, '*', unpack(ARGV, a + 2, a + 1 + n))
+    local id = call('XADD', log, '*', 'job_id', ARGV[a + 1], 'stage', ARGV[a + 2], 'status', ARGV[a + 3], 'seq', '0',
+      'ts', ARGV[a + 4], 'progress', ARGV[a + 5], 'result', ARGV[a + 6], 'final', final and '1' or '0',
+      unpack(ARGV, a + 8, a + 7 + n))
     if key then
       call('SET', key, id, 'PX', window)
       have[key] = id
@@ -52,6 +57,6 @@ while a <= n_args do
     end
     out[#out + 1] = id
   end
-  a = a + 2 + n
+  a = a + 8 + n
 end
 return out

@@ -100,7 +100,7 @@ const patience = 60 * time.Second
 
 // wait polls a condition; it ends with the first fault.
 func (c *crowd) wait(ctx context.Context, what string, done func() bool) error {
-	limit := patience + 10*time.Millisecond*time.Duration(len(c.browsers))
+	start, limit := time.Now(), patience+10*time.Millisecond*time.Duration(len(c.browsers))
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -111,12 +111,26 @@ func (c *crowd) wait(ctx context.Context, what string, done func() bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not after %v: %s (%d of %d deliveries, %d of %d browsers): %w", limit, what, c.delivered(), c.expected(),
-				c.sum(func(n *counts) int64 { return n.opened.Load() }), len(c.browsers), ctx.Err())
+			return fmt.Errorf("not after %v: %s (%d of %d deliveries, %d of %d browsers%s): %w", time.Since(start).Round(time.Second), what,
+				c.delivered(), c.expected(), c.sum(func(n *counts) int64 { return n.opened.Load() }), len(c.browsers), c.behind(), context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
 	return c.faults.err()
+}
+
+// behind names a job whose browser waits.
+func (c *crowd) behind() (text string) {
+	for i, r := range c.readers {
+		r.do(func(*tally) {
+			for _, b := range c.parts[i] {
+				if acked := b.job.acked.Load(); text == "" && uint64(b.seq) < acked {
+					text = fmt.Sprintf(", one of job %s has %d of %d", b.job.id, b.seq, acked)
+				}
+			}
+		})
+	}
+	return text
 }
 
 // restart begins to measure latency anew.

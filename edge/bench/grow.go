@@ -149,7 +149,7 @@ func (r *run) point(ctx context.Context, s *sweep, n int) (Point, error) {
 	cfg.Duration, cfg.Warmup = r.cfg.GrowDuration, r.cfg.GrowWarmup
 	one.cfg = &cfg
 	w := s.row(&cfg, n)
-	p := Point{N: n, Asked: w.asked, Result: Result{Key: w.key, Work: w.work}}
+	p := Point{N: n, Browsers: w.browsers, Asked: w.asked, Result: Result{Key: w.key, Work: w.work}}
 	ctx, cancel := context.WithTimeoutCause(ctx, pointLimit, fmt.Errorf("not done after %v", pointLimit))
 	defer cancel()
 	target := r.targets()[0]
@@ -192,7 +192,8 @@ type Sweep struct {
 
 // Point is one measurement.
 type Point struct {
-	N int `json:"n"`
+	N        int `json:"n"`
+	Browsers int `json:"browsers"`
 	// Asked are the events a second that were to be published.
 	Asked int `json:"asked_events_per_second"`
 	Result

@@ -153,7 +153,8 @@ func (s *Sweep) chart(b *strings.Builder, key string) {
 	if top <= 0 {
 		top = 1
 	}
-	fmt.Fprintf(b, "```mermaid\nxychart-beta\n    title %q\n    x-axis %q [%s]\n    y-axis %q 0 --> %.3g\n    line [%s]\n```\n\n",
+	// Mermaid reads no exponents in numbers.
+	fmt.Fprintf(b, "```mermaid\nxychart-beta\n    title %q\n    x-axis %q [%s]\n    y-axis %q 0 --> %.2f\n    line [%s]\n```\n\n",
 		name, s.Of, strings.Join(ns, ", "), name, top*1.1, strings.Join(values, ", "))
 }
 
@@ -186,7 +187,7 @@ func (g *Growth) million(b *strings.Builder) {
 	if len(rows) == 0 {
 		return
 	}
-	b.WriteString("\n### These numbers times 1,000,000\n\nThe largest points, for 1,000,000 browsers, or jobs, that have an event every 10 s each: 100,000 deliveries, or events, a second.\n\n")
+	b.WriteString("\n### These numbers times 1,000,000\n\nThe largest points where every job has its browser, for 1,000,000 browsers, or jobs, that have an event every 10 s each: 100,000 deliveries, or events, a second.\n\n")
 	tableRow(b, []string{"what", "each", "together"})
 	b.WriteString("|---|--:|--:|\n")
 	for _, r := range rows {
@@ -203,10 +204,10 @@ func partNames(m *Measure) []string {
 	return names
 }
 
-// largest is the last point that is good.
+// largest is the last point that is good and has a browser for each of what grows.
 func (s *Sweep) largest() *Point {
 	for i := range slices.Backward(s.Points) {
-		if s.Points[i].Error == "" {
+		if p := s.Points[i]; p.Error == "" && p.Browsers >= p.N {
 			return &s.Points[i]
 		}
 	}

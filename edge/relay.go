@@ -108,6 +108,9 @@ func (r *relay) run(ctx context.Context) {
 			r.owner.sayLost(err)
 		}
 		retry.lived(begun)
+		if moved(err) {
+			continue // there is a router, perhaps another one
+		}
 		wait := time.NewTimer(retry.NextBackOff())
 		select {
 		case <-wait.C:

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Edges find routers that were added later, by name, and all streams spread over
+// Edges find routers that were added later, by name, and their streams spread over
 // them; no browser's connection is cut meanwhile, and nothing is lost.
 //
 // It takes the half minute that gRPC waits before it asks for a name again.
@@ -38,16 +38,16 @@ func TestRebalance_StreamsSpreadToRoutersAddedLater(t *testing.T) {
 	for range routers - 1 {
 		w.start(w.addRouter())
 	}
-	r.await("every router has its share", func() bool {
+	r.await("every router has one of the edge's streams", func() bool {
 		for _, n := range w.routers {
-			if n.metric(t, "eventbus_grpc_streams", `rpc="Subscribe"`) < jobs/routers/2 {
+			if n.metric(t, "eventbus_grpc_streams", `rpc="Relay"`) < 1 {
 				return false
 			}
 		}
 		return true
 	})
-	if n := w.edges[0].metric(t, "eventbus_edge_upstream_moves_total"); n < jobs {
-		t.Errorf("%v streams moved, want all %d at least", n, jobs)
+	if n := w.edges[0].metric(t, "eventbus_edge_upstream_moves_total"); n < routers-1 {
+		t.Errorf("%v streams moved, want %d at least", n, routers-1)
 	}
 	if n := w.edges[0].metric(t, "eventbus_edge_upstream_reconnects_total"); n > 0 {
 		t.Errorf("%v streams broke, want none", n)

@@ -56,7 +56,7 @@ func documented(t testing.TB) []setting {
 func TestSettings_HelpDocumentsEachWithItsDefault(t *testing.T) {
 	t.Parallel()
 	all := documented(t)
-	if len(all) != 48 {
+	if len(all) != 49 {
 		t.Fatalf("%d settings are documented: %v", len(all), all)
 	}
 	commands := map[string][]string{

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -156,17 +157,12 @@ func (p *publisher) split(reqs []Request) ([]*lane, []*appendCall) {
 	ts := timestamp(time.Now())
 	for i, r := range reqs {
 		ref := shardRef{r.Event.Domain, event.ShardOf(r.Event.JobID, p.cfg.ShardCount)}
-		var c *appendCall
-		for j, l := range lanes {
-			if l.ref == ref {
-				c = calls[j]
-			}
+		at := slices.IndexFunc(lanes, func(l *lane) bool { return l.ref == ref })
+		if at < 0 {
+			at = len(lanes)
+			lanes, calls = append(lanes, p.lanes[ref]), append(calls, &appendCall{})
 		}
-		if c == nil {
-			c = &appendCall{}
-			lanes, calls = append(lanes, p.lanes[ref]), append(calls, c)
-		}
-		c.add(i, r, shardKey(ref.domain, ref.shard), ts)
+		calls[at].add(i, r, lanes[at].key, ts)
 	}
 	return lanes, calls
 }

@@ -121,19 +121,20 @@ vet: ## Compile everything, tests included, and vet it
 	go vet ./...
 	cd deploy && go vet ./... && go vet -tags machines ./ansible
 
+GENERATED := edge/openapi.json docs/api.md
 .PHONY: generate
-generate: generators ## Write gen/ and edge/openapi.json from proto/
+generate: generators ## Write gen/, edge/openapi.json and docs/api.md from proto/
 	$(call into,$(BIN)/generated)
 	rm -rf gen
 	mv $(BIN)/generated/gen gen
-	mkdir -p edge
-	mv $(BIN)/generated/edge/openapi.json edge/openapi.json
+	@for file in $(GENERATED); do mv -v $(BIN)/generated/$$file $$file; done
 
 .PHONY: checkgenerate
 checkgenerate: generators ## Check that generated code is up to date
 	$(call into,$(BIN)/generated)
-	@diff -ru gen $(BIN)/generated/gen && diff -u edge/openapi.json $(BIN)/generated/edge/openapi.json \
-		|| { echo 'generated code differs: run make generate'; exit 1; }
+	@for path in gen $(GENERATED); do \
+		diff -ru $$path $(BIN)/generated/$$path || { echo 'generated code differs: run make generate'; exit 1; }; \
+	done
 
 # $(call into,DIR) generates everything into an empty DIR.
 define into
@@ -178,13 +179,14 @@ endef
 $(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,v1.75.0))
 $(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0))
 $(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.3))
+$(eval $(call tool,protoc-gen-doc,github.com/pseudomuto/protoc-gen-doc/cmd/protoc-gen-doc,v1.5.1))
 $(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOBUF_VERSION)))
 $(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2))
 $(eval $(call tool,protoc-gen-grpc-gateway,github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway,$(GATEWAY_VERSION)))
 $(eval $(call tool,protoc-gen-openapiv2,github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2,$(GATEWAY_VERSION)))
 
 .PHONY: generators
-generators: buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2
+generators: buf protoc-gen-doc protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2
 
 .PHONY: tools
 tools: generators golangci-lint grpcurl ## Build all tools into .bin

@@ -1,5 +1,8 @@
-// Package quickstart runs what docs/quickstart.md tells a newcomer to run, so that it
-// stays true: each section in a directory of its own, against a real bus.
+// Package quickstart keeps the documents true. It runs what README.md and
+// docs/quickstart.md tell a newcomer to run, each section in a directory of its own,
+// against a real bus (quickstart_test.go), and looks up what all pages name: links
+// and headings (pages_test.go), commands, flags, settings, targets of make, files
+// (names_test.go).
 package quickstart
 
 import (

@@ -15,6 +15,7 @@ type Config struct {
 	RouterAddr string `env:"ROUTER_ADDR" placeholder:"ADDR" help:"gRPC address of the routers, host:port; dns:///router:9090 balances over all of them. Required."`
 
 	Console     bool     `env:"CONSOLE" default:"${dev}" negatable:"" help:"Serve the console at /."`
+	TraceURL    string   `name:"trace-url" env:"TRACE_URL" placeholder:"URL" help:"Where the console shows a trace, as https://tempo.example.com/trace/{trace_id}. Default: it shows the trace's id."`
 	CORSOrigins []string `name:"cors-origins" env:"CORS_ORIGINS" placeholder:"ORIGIN,…" help:"Origins whose pages may read streams with credentials, as https://app.example.com; one * stands for any part of a host. Default: none but the edge's own."`
 	HTTPPublish bool     `name:"http-publish" env:"HTTP_PUBLISH" default:"${dev}" negatable:"" help:"Accept events by HTTP POST. Whoever reaches the edge can then publish. With AUTH_REQUIRED, grants decide instead."`
 
@@ -47,6 +48,9 @@ func (c *Config) Check() error {
 			bad = append(bad, event.Violate("CORS_ORIGINS", o, "must be a scheme and a host, as https://app.example.com, with at most one * within the host"))
 		}
 	}
+	if !validTraceURL(c.TraceURL) {
+		bad = append(bad, event.Violate("TRACE_URL", c.TraceURL, "must be http:// or https://, a host, and hold "+tracePlace))
+	}
 	bad = append(bad, c.checkAccess()...)
 	if len(bad) > 0 {
 		return event.Refuse(bad...)
@@ -78,6 +82,15 @@ func validOrigin(s string) bool {
 	u, err := url.Parse(strings.Replace(s, "*", "x", 1))
 	return err == nil && u.Scheme != "" && u.Host != "" && s != u.Scheme+"://*" &&
 		u.String() == u.Scheme+"://"+u.Host && !strings.Contains(u.Host, "*") && u.User == nil
+}
+
+// tracePlace stands in TRACE_URL for the trace's id.
+const tracePlace = "{trace_id}"
+
+// validTraceURL lets nothing through that a click would run.
+func validTraceURL(s string) bool {
+	u, err := url.Parse(s)
+	return s == "" || err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && strings.Contains(s, tracePlace)
 }
 
 // Times and sizes that no deployment needs to set.

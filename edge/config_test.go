@@ -49,4 +49,14 @@ func TestConfig_BadSettingsAreNamedWithValueAndBound(t *testing.T) {
 			t.Errorf("%q: %v", origin, err)
 		}
 	}
+	for trace, ok := range map[string]bool{
+		"https://tempo.example.com/trace/{trace_id}": true, "http://localhost:3000/explore?left={trace_id}": true,
+		"https://tempo.example.com/": false, "javascript:alert('{trace_id}')": false, "/trace/{trace_id}": false, "tempo/{trace_id}": false,
+	} {
+		c := good
+		c.TraceURL = trace
+		if err := c.Check(); (err == nil) != ok || !ok && !strings.Contains(err.Error(), "TRACE_URL") {
+			t.Errorf("%q: %v", trace, err)
+		}
+	}
 }

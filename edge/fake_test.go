@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	inspectv1 "github.com/eco2-team/eventbus/gen/eventbus/inspect/v1"
 	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 )
@@ -83,6 +84,7 @@ func (f *fakeRouter) start() {
 	s := grpc.NewServer(grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	eventbusv1.RegisterEventBusServiceServer(s, f)
 	relayv1.RegisterRelayServiceServer(s, &fakeRelay{f: f})
+	inspectv1.RegisterInspectServiceServer(s, fakeInspect{})
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	served := make(chan struct{})
 	go func() {

@@ -85,8 +85,10 @@ type Server struct {
 	gateway *runtime.ServeMux
 	client  *client
 	lines   *lines
-	modules map[string]http.Handler // eventbus.js
-	http    *http.Server
+	// inspector answers the console.
+	inspector *inspector
+	modules   map[string]http.Handler // eventbus.js
+	http      *http.Server
 
 	// pace and readTimeout are the constants; tests that wait for them shorten them.
 	pace        pace
@@ -130,6 +132,7 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 	s.topics = newTopics(api, relay, streams, opts.Heartbeat, m, opts.Log)
 	s.client = &client{EventBusServiceClient: api, topics: s.topics, metrics: m,
 		buffers: &sync.Pool{New: func() any { return new([]byte) }}}
+	s.inspector = newInspector(s)
 	s.lines = newLines(s.client, &s.pace, opts.Heartbeat)
 	s.topics.lines = s.lines
 	if s.gateway, err = newGateway(s.client); err != nil {
@@ -196,6 +199,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		module.ServeHTTP(w, r)
 	case module != nil:
 		writeError(w, &call{}, refuseMethod(r.Method, http.MethodGet, http.MethodHead))
+	case strings.HasPrefix(r.URL.Path, inspectPath) && s.cfg.Console:
+		s.serveInspect(w, r)
 	case strings.HasPrefix(r.URL.Path, "/api/") || !s.cfg.Console || s.opts.Console == nil:
 		s.serveAPI(w, r)
 	default:

@@ -13,7 +13,9 @@
 // The log is the truth and Pub/Sub only a hint; every step may be repeated; reads
 // of the shard log are fenced. Beside the way stand entry.go (the entry format),
 // keep.go (trimming), monitor.go (lag and memory), probe.go (do announcements
-// arrive?), watch.go (many jobs), keys.go (every key) and redis.go (every client).
+// arrive?), watch.go (many jobs), keys.go (every key) and redis.go (every client);
+// and for who operates it cluster.go (how is it?) and diagnose.go (why did this job
+// stop?), with what follows in findings.go and conclude.go.
 //
 // The package never speaks gRPC or HTTP, and never deletes what a consumer group
 // has not acknowledged.
@@ -50,6 +52,7 @@ type Bus struct {
 	announcer *announcer
 	listeners []*listener
 	deps      *bridgeDeps
+	view      *clusterView
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -74,7 +77,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 	if err != nil {
 		return nil, err
 	}
-	b := &Bus{cfg: cfg, log: log, metrics: newMetrics(reg)}
+	b := &Bus{cfg: cfg, log: log, metrics: newMetrics(reg), view: newClusterView()}
 	token := cfg.PodName + "/" + rand.Text()
 	if err := b.connect(scripts); err != nil {
 		return nil, errors.Join(err, b.close())
@@ -164,7 +167,7 @@ func (b *Bus) connectPubSub() error {
 	b.deps.announcer = b.announcer
 	b.probe = &probe{
 		cfg: &b.cfg, announcer: b.announcer, listeners: b.listeners, dial: dial,
-		metrics: b.metrics, log: b.log, trouble: make([]string, len(urls)),
+		metrics: b.metrics, log: b.log, trouble: make([]string, len(urls)), echoes: make([]roundTrip, len(urls)),
 	}
 	return nil
 }

@@ -27,6 +27,29 @@ type probe struct {
 	mu sync.Mutex
 	// trouble is why announcements may not arrive, by Redis; empty: they do.
 	trouble []string
+	// echoes are the last probes that came back, by Redis.
+	echoes []roundTrip
+}
+
+// roundTrip is a probe that came back.
+type roundTrip struct {
+	took time.Duration
+	at   time.Time
+}
+
+// state is the last probe over the Redis i, and why announcements may not arrive.
+func (p *probe) state(i int) (last roundTrip, trouble string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.echoes[i], p.trouble[i]
+}
+
+func (p *probe) heard(i int, took time.Duration) {
+	p.metrics.probeSeconds.Observe(took.Seconds())
+	p.announcer.works(i)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.echoes[i] = roundTrip{took, time.Now()}
 }
 
 // degraded is empty while announcements arrive.
@@ -93,8 +116,7 @@ func (p *probe) once(ctx context.Context, i int, channel, payload string, echo <
 			if got != payload {
 				continue
 			}
-			p.metrics.probeSeconds.Observe(time.Since(began).Seconds())
-			p.announcer.works(i)
+			p.heard(i, time.Since(began))
 			return ""
 		case <-again.C:
 			trouble = p.send(ctx, i, channel, payload)

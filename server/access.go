@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	inspectv1 "github.com/eco2-team/eventbus/gen/eventbus/inspect/v1"
 	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/access"
@@ -169,6 +170,10 @@ func (a *authorizer) allow(ctx context.Context, id *access.Identity, req any) er
 		return id.MaySubscribe(r.GetDomain(), r.GetJobId())
 	case *eventbusv1.WatchRequest:
 		return id.MayWatch(r.GetDomain(), r.GetJobIds())
+	case *inspectv1.GetClusterRequest:
+		return id.MayInspect()
+	case *inspectv1.DiagnoseJobRequest:
+		return id.MayWatch(r.GetDomain(), nil)
 	case *relayv1.RelayRequest:
 		return nil // relay.go asks for each job: one that is refused does not end the others
 	}

@@ -3,7 +3,7 @@
 // It owns the wire: checking requests (validate.go), converting events between
 // proto and router/event (convert.go, jsonvalue.go), the statuses of errors
 // (errors.go), streams and their heartbeats (stream.go; relay.go for edges, inside.go
-// where the edge is in this process), what every call passes
+// where the edge is in this process), what operators see (inspect.go), what every call passes
 // (interceptors.go), who may call and how often (access.go, rate.go), grpc.health.v1 (health.go), the drain (Server.Stop), and the
 // admin HTTP server that every process has (admin.go). It keeps no events and
 // knows no Redis.
@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	inspectv1 "github.com/eco2-team/eventbus/gen/eventbus/inspect/v1"
 	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
@@ -98,6 +99,7 @@ func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *s
 	rules := &validator{domains: bus.Domains(), maxEventBytes: bus.MaxEventBytes(), keyRequired: bus.KeyRequired()}
 	s.relay = &relayService{bus: bus, rules: rules, errs: errs, heartbeat: common.HeartbeatInterval, metrics: m.stream("Relay")}
 	relayv1.RegisterRelayServiceServer(s.grpc, s.relay)
+	inspectv1.RegisterInspectServiceServer(s.grpc, &inspectService{bus: bus, rules: rules})
 	eventbusv1.RegisterEventBusServiceServer(s.grpc, &service{
 		bus:   bus,
 		rules: rules,

@@ -56,7 +56,7 @@ func documented(t testing.TB) []setting {
 func TestSettings_HelpDocumentsEachWithItsDefault(t *testing.T) {
 	t.Parallel()
 	all := documented(t)
-	if len(all) != 49 {
+	if len(all) != 50 {
 		t.Fatalf("%d settings are documented: %v", len(all), all)
 	}
 	commands := map[string][]string{
@@ -131,6 +131,7 @@ func TestSettings_BadOnesAreFatalAndNameValueAndBound(t *testing.T) {
 		{"router", "MAX_LAG", "10000", []string{"10000", "1-9999"}},
 		{"router", "GRPC_ADDR", "nowhere", []string{`"nowhere"`, "host:port"}},
 		{"edge", "ROUTER_ADDR", "", []string{"must be set"}},
+		{"edge", "TRACE_URL", "javascript:{trace_id}", []string{"javascript:", "http:// or https://"}},
 		{"edge", "CORS_ORIGINS", "https://good.example,*", []string{`"*"`, "https://app.example.com"}},
 		{"edge", "CONSOLE", "perhaps", []string{`"perhaps"`, "true"}},
 		{"edge", "HEARTBEAT_INTERVAL", "1h", []string{"1h", "10m"}},

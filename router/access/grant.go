@@ -2,6 +2,7 @@ package access
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,6 +102,15 @@ func (id *Identity) MayWatch(domain string, jobs []string) error {
 		}
 	}
 	return denied("subscribe", domain, anything)
+}
+
+// MayInspect returns an event.Denied unless everything may be read: what tells of the
+// bus as a whole is for operators.
+func (id *Identity) MayInspect() error {
+	if slices.Contains(id.subscribe, pattern{domain: anything, job: anything}) {
+		return nil
+	}
+	return denied("subscribe", anything, anything)
 }
 
 func check(grants []pattern, what, domain, job string) error {

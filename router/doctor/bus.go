@@ -45,7 +45,7 @@ func (e *examiner) routers(ctx context.Context, c redis.UniversalClient) ([]stri
 	}
 	names := make([]string, len(tokens))
 	for i, t := range tokens {
-		names[i] = podOf(t)
+		names[i] = router.PodOf(t)
 	}
 	slices.Sort(names)
 	switch {
@@ -59,14 +59,6 @@ func (e *examiner) routers(ctx context.Context, c redis.UniversalClient) ([]stri
 		e.say(OK, "bus", "", "%d routers run: %s", len(names), strings.Join(names, ", "))
 	}
 	return names, nil
-}
-
-// podOf is the POD_NAME in a router's token.
-func podOf(token string) string {
-	if i := strings.LastIndexByte(token, '/'); i > 0 {
-		return token[:i]
-	}
-	return token
 }
 
 func (e *examiner) domain(ctx context.Context, c redis.UniversalClient, domain string, running bool) error {
@@ -124,7 +116,7 @@ func (e *examiner) shard(ctx context.Context, c redis.UniversalClient, key strin
 	case err != nil:
 		return false, err
 	default:
-		owners[podOf(owner)]++
+		owners[router.PodOf(owner)]++
 	}
 	if kind == "none" {
 		return ok, nil

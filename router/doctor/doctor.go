@@ -107,11 +107,11 @@ func (e *examiner) settings() bool {
 }
 
 // nodes examines each server that is written to; false where one does not answer.
-func (e *examiner) nodes(ctx context.Context, name string, c redis.UniversalClient, look func(context.Context, string, *redis.Client, info)) bool {
+func (e *examiner) nodes(ctx context.Context, name string, c redis.UniversalClient, look func(context.Context, string, *redis.Client, router.Info)) bool {
 	ctx, cancel := context.WithTimeout(ctx, tooLong)
 	defer cancel()
 	one := func(ctx context.Context, node *redis.Client) bool {
-		subject := name + " " + address(ctx, node)
+		subject := name + " " + router.Address(ctx, node)
 		i, ok := e.server(ctx, subject, node)
 		if ok {
 			look(ctx, subject, node, i)
@@ -125,23 +125,4 @@ func (e *examiner) nodes(ctx context.Context, name string, c redis.UniversalClie
 		return one(ctx, c)
 	}
 	return false
-}
-
-// address is where a client is connected to. One of Sentinel does not know it, so
-// Redis is asked.
-func address(ctx context.Context, c *redis.Client) string {
-	addr := c.Options().Addr
-	if strings.Contains(addr, ":") {
-		return addr
-	}
-	text, err := c.Do(ctx, "CLIENT", "INFO").Text()
-	if err != nil {
-		return "of Sentinel" // why it does not answer is told next
-	}
-	for field := range strings.FieldsSeq(text) {
-		if local, ok := strings.CutPrefix(field, "laddr="); ok {
-			return local
-		}
-	}
-	return "of Sentinel"
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router"
 )
 
 const (
@@ -24,29 +26,6 @@ const (
 	warnRatio = 0.7
 	percent   = 100
 )
-
-// info is what INFO says.
-type info map[string]string
-
-func readInfo(ctx context.Context, c *redis.Client) (info, error) {
-	text, err := c.Info(ctx).Result()
-	if err != nil {
-		return nil, err
-	}
-	out := info{}
-	for line := range strings.Lines(text) {
-		if name, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			out[name] = v
-		}
-	}
-	return out, nil
-}
-
-// number is 0 where it is none.
-func (i info) number(name string) float64 {
-	n, _ := strconv.ParseFloat(i[name], 64)
-	return n
-}
 
 // cluster examines the masters of a Cluster.
 func (e *examiner) cluster(ctx context.Context, name string, c *redis.ClusterClient, one func(context.Context, *redis.Client) bool) bool {
@@ -91,13 +70,13 @@ func (e *examiner) away(subject string, err error) {
 }
 
 // server is what is true for any Redis; false where it does not answer.
-func (e *examiner) server(ctx context.Context, subject string, c *redis.Client) (info, bool) {
+func (e *examiner) server(ctx context.Context, subject string, c *redis.Client) (router.Info, bool) {
 	took, skew, err := measure(ctx, c)
 	if err != nil {
 		e.away(subject, err)
 		return nil, false
 	}
-	i, err := readInfo(ctx, c)
+	i, err := router.ReadInfo(ctx, c)
 	if err != nil {
 		e.away(subject, err)
 		return nil, false
@@ -140,7 +119,7 @@ func measure(ctx context.Context, c *redis.Client) (took, skew time.Duration, er
 	return all[len(all)/2], skew, nil
 }
 
-func (e *examiner) version(subject string, i info) {
+func (e *examiner) version(subject string, i router.Info) {
 	v := i["redis_version"]
 	major, err := strconv.Atoi(strings.SplitN(v, ".", 2)[0])
 	if err != nil || major < minMajor {
@@ -150,7 +129,7 @@ func (e *examiner) version(subject string, i info) {
 	e.say(OK, subject, "", "version %s", v)
 }
 
-func (e *examiner) role(subject string, i info) {
+func (e *examiner) role(subject string, i router.Info) {
 	if i["role"] != "master" {
 		e.say(Fail, subject, "name the master; with Sentinel use redis+sentinel://, and not the name of a headless service, which is all of them",
 			"is a replica of %s:%s: it cannot be written, and what is announced on it reaches nobody else", i["master_host"], i["master_port"])
@@ -160,7 +139,7 @@ func (e *examiner) role(subject string, i info) {
 }
 
 // streamsNode is what the log needs.
-func (e *examiner) streamsNode(ctx context.Context, subject string, c *redis.Client, i info) {
+func (e *examiner) streamsNode(ctx context.Context, subject string, c *redis.Client, i router.Info) {
 	if i["aof_enabled"] == "1" {
 		e.say(OK, subject, "", "keeps an append-only file")
 	} else {
@@ -176,8 +155,8 @@ func (e *examiner) streamsNode(ctx context.Context, subject string, c *redis.Cli
 	e.durability(ctx, subject, c, i)
 }
 
-func (e *examiner) memory(subject string, i info) {
-	limit, policy := i.number("maxmemory"), i["maxmemory_policy"]
+func (e *examiner) memory(subject string, i router.Info) {
+	limit, policy := i.Number("maxmemory"), i["maxmemory_policy"]
 	switch {
 	case limit > 0 && policy != "noeviction":
 		e.say(Fail, subject, "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf", "may evict events and marks: maxmemory-policy is %s", policy)
@@ -190,7 +169,7 @@ func (e *examiner) memory(subject string, i info) {
 		e.say(Warn, subject, "CONFIG SET maxmemory to about 70 % of the machine's: a router then refuses events in time", "has no maxmemory: the kernel may kill it when it grows")
 		return
 	}
-	ratio := i.number("used_memory") / limit
+	ratio := i.Number("used_memory") / limit
 	switch {
 	case ratio > fullRatio:
 		e.say(Fail, subject, "raise maxmemory, shorten RETENTION, or look for keys of others", "uses %.0f %% of its memory: a router refuses events above %.0f %%", ratio*percent, fullRatio*percent)
@@ -202,8 +181,8 @@ func (e *examiner) memory(subject string, i info) {
 }
 
 // durability compares PUBLISH_MIN_REPLICAS with what is there.
-func (e *examiner) durability(ctx context.Context, subject string, c *redis.Client, i info) {
-	replicas, want := int(i.number("connected_slaves")), e.cfg.MinReplicas
+func (e *examiner) durability(ctx context.Context, subject string, c *redis.Client, i router.Info) {
+	replicas, want := int(i.Number("connected_slaves")), e.cfg.MinReplicas
 	switch {
 	case replicas < want:
 		e.say(Fail, subject, "start replicas, or lower PUBLISH_MIN_REPLICAS", "has %d replicas, and PUBLISH_MIN_REPLICAS is %d: nothing can be acknowledged", replicas, want)
@@ -229,7 +208,7 @@ func (e *examiner) durability(ctx context.Context, subject string, c *redis.Clie
 }
 
 // pubsubNode is what announcements need.
-func (e *examiner) pubsubNode(_ context.Context, subject string, _ *redis.Client, i info) {
+func (e *examiner) pubsubNode(_ context.Context, subject string, _ *redis.Client, i router.Info) {
 	if i["aof_enabled"] == "1" {
 		e.say(Note, subject, "", "keeps an append-only file, which announcements do not need")
 	}

@@ -224,7 +224,7 @@ func TestPages_FaultsAreFound(t *testing.T) {
 			t.Errorf("%s: %s", good, why)
 		}
 	}
-	for _, bad := range []string{"#same-2", "../README", "README.md", "../README.md#no", "/README.md", "https:///x", "ftp://example.com", "../../x", "a b%zz"} {
+	for _, bad := range []string{"#same-2", "../README", "NOPE.md", "../README.md#no", "/README.md", "https:///x", "ftp://example.com", "../../x", "a b%zz"} {
 		if follow(all, p, bad) == "" {
 			t.Errorf("%s passes", bad)
 		}

@@ -29,16 +29,12 @@ type block struct {
 	file string
 }
 
-// sections are the blocks under each heading.
-func sections(t *testing.T) map[string][]block {
+// sections are the blocks of a page under each heading.
+func sections(t *testing.T, page string) map[string][]block {
 	t.Helper()
-	page, err := os.ReadFile(filepath.Join(root, "docs/quickstart.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string][]block{}
 	fence := regexp.MustCompile("(?ms)(?:^`([a-z.]+)`:\n\n)?^```([a-z]+)\n(.*?)^```$")
-	for part := range strings.SplitSeq(string(page), "\n## ") {
+	for part := range strings.SplitSeq(read(t, page), "\n## ") {
 		name, body, _ := strings.Cut(part, "\n")
 		for _, m := range fence.FindAllStringSubmatch(body, -1) {
 			out[name] = append(out[name], block{file: m[1], language: m[2], text: m[3]})
@@ -117,7 +113,7 @@ func (p *place) shell(script string) {
 
 func TestQuickstarts_DoWhatTheySay(t *testing.T) {
 	t.Parallel()
-	all := sections(t)
+	all := sections(t, "docs/quickstart.md")
 	bus := bustest.New(t)
 	for _, name := range []string{"curl", "grpcurl", "eventbus", "Go", "Python", "Node"} {
 		t.Run(name, func(t *testing.T) {
@@ -132,27 +128,46 @@ func TestQuickstarts_DoWhatTheySay(t *testing.T) {
 	}
 }
 
+// The README's commands do what it says, once the bus runs.
+func TestReadme_FiveMinutes(t *testing.T) {
+	t.Parallel()
+	p := &place{t: t, dir: t.TempDir(), bus: bustest.New(t)}
+	said := []string{"make run", "event: done", `"stage": "done"`} // by each block of shell
+	for _, b := range sections(t, "README.md")["Five minutes"] {
+		if b.language != "sh" {
+			continue
+		}
+		if len(said) == 0 {
+			t.Fatalf("nobody knows what this prints:\n%s", b.text)
+		}
+		if strings.Contains(b.text, "git clone") {
+			p.out = b.text // not here: the targets of make are looked up
+		} else {
+			p.shell(p.here(b.text))
+		}
+		if !strings.Contains(p.out, said[0]) {
+			t.Errorf("%s\nprints\n%s", b.text, p.out)
+		}
+		said = said[1:]
+	}
+	if len(said) != 0 {
+		t.Errorf("no block prints %q", said)
+	}
+}
+
 // prepare does what the page says in words.
 func prepare(p *place, name string) {
 	p.t.Helper()
-	read := func(path string) string {
-		p.t.Helper()
-		text, err := os.ReadFile(filepath.Join(root, path))
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		return string(text)
-	}
 	switch name {
 	case "Go": // a module that requires this one
 		here, err := filepath.Abs(root)
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		mod := strings.Replace(read("go.mod"), "module github.com/eco2-team/eventbus\n", "module worker\n", 1)
+		mod := strings.Replace(read(p.t, "go.mod"), "module github.com/eco2-team/eventbus\n", "module worker\n", 1)
 		p.write("go.mod", mod+fmt.Sprintf("\nrequire github.com/eco2-team/eventbus v0.0.0\n\nreplace github.com/eco2-team/eventbus => %s\n", here))
-		p.write("go.sum", read("go.sum"))
+		p.write("go.sum", read(p.t, "go.sum"))
 	case "Python":
-		p.write("eventbus/v1/eventbus.proto", read("proto/eventbus/v1/eventbus.proto"))
+		p.write("eventbus/v1/eventbus.proto", read(p.t, "proto/eventbus/v1/eventbus.proto"))
 	}
 }

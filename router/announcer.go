@@ -185,7 +185,7 @@ func (b *bridge) announce(ctx context.Context, bt *batch) error {
 	}
 	for _, job := range bt.jobs {
 		for _, e := range job.mine {
-			b.delay.Observe(now.Sub(e.PublishTime()).Seconds())
+			b.observeDelay(now.Sub(e.PublishTime()).Seconds(), e)
 		}
 	}
 	return nil

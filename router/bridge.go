@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 // bridge carries one shard's entries from the shard log to the job logs and to
@@ -70,6 +71,7 @@ type bridgeDeps struct {
 	scripts   scripts
 	metrics   *metrics
 	log       *slog.Logger
+	trace     *trace.Tracer // nil: nobody wants to know
 	// step is called before each step of a batch, in tests that crash there; an error
 	// is the crash.
 	step func(name string) error
@@ -186,17 +188,18 @@ func (b *bridge) finish() {
 
 // carry does the steps of a batch that come before its settling.
 func (b *bridge) carry(ctx context.Context, entries []entry) error {
-	batch := b.sort(entries)
+	began, batch := time.Now(), b.sort(entries)
 	if err := b.at("project"); err != nil {
 		return err
 	}
-	if err := b.project(ctx, batch); err != nil {
+	if err := b.traced("project", batch, began, b.project(ctx, batch)); err != nil {
 		return err
 	}
+	began = time.Now()
 	if err := b.at("announce"); err != nil {
 		return err
 	}
-	if err := b.announce(ctx, batch); err != nil {
+	if err := b.traced("announce", batch, began, b.announce(ctx, batch)); err != nil {
 		return err
 	}
 	if err := b.keepDead(ctx, batch); err != nil {

@@ -13,8 +13,8 @@
 // The log is the truth and Pub/Sub only a hint; every step may be repeated; reads
 // of the shard log are fenced. Beside the way stand entry.go (the entry format),
 // keep.go (trimming), monitor.go (lag and memory), probe.go (do announcements
-// arrive?), watch.go (many jobs), keys.go (every key) and redis.go (every client);
-// and for who operates it cluster.go (how is it?) and diagnose.go (why did this job
+// arrive?), watch.go (many jobs), traced.go (where was the time spent?), keys.go
+// (every key) and redis.go (every client); and for who operates it cluster.go (how is it?) and diagnose.go (why did this job
 // stop?), with what follows in findings.go and conclude.go.
 //
 // The package never speaks gRPC or HTTP, and never deletes what a consumer group
@@ -34,6 +34,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 // Bus is one router. Its methods are safe for concurrent use.
@@ -52,6 +54,7 @@ type Bus struct {
 	announcer *announcer
 	listeners []*listener
 	deps      *bridgeDeps
+	trace     *trace.Tracer // nil: nobody wants to know
 	view      *clusterView
 
 	stop    context.CancelFunc

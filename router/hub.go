@@ -14,6 +14,7 @@ import (
 
 	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 // topicHub holds a topic for every job that somebody here watches. It feeds them
@@ -27,6 +28,7 @@ type topicHub struct {
 	cfg       *Config
 	metrics   *metrics
 	log       *slog.Logger
+	trace     *trace.Tracer // nil: nobody wants to know
 	// checkNow asks for a head check before its time.
 	checkNow chan struct{}
 
@@ -134,7 +136,11 @@ func (h *topicHub) hear(t *topic, payload string) {
 	for i, text := range a.events {
 		items[i] = shownText(text)
 	}
-	switch t.Append(a.prev, items) {
+	began, outcome := time.Now(), t.Append(a.prev, items)
+	if h.trace != nil {
+		h.heard(t, &a, began, outcome)
+	}
+	switch outcome {
 	case hub.Hole:
 		h.metrics.holes.Inc()
 	case hub.Duplicate:

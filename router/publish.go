@@ -119,6 +119,9 @@ func (p *publisher) close() error {
 // Over, Exhausted and Unavailable; after one, a part may be written. Where ctx
 // ends first, all may be.
 func (b *Bus) Publish(ctx context.Context, reqs []Request) ([]Receipt, error) {
+	if b.trace != nil {
+		return b.publishTraced(ctx, reqs)
+	}
 	return b.publisher.publish(ctx, reqs)
 }
 

@@ -22,24 +22,12 @@ type announcer struct {
 	cfg *Config
 	log *slog.Logger
 
-	// sends lets the bridges share round trips, one group for each Redis.
-	sends []group[*announceCall]
-
 	mu sync.Mutex
 	// clients are the Pub/Sub Redis; one carries a job's channel by its hash.
 	clients []redis.UniversalClient
 	// failing is since when each of them fails; zero: it works. Retrying ends
 	// HEAD_CHECK_INTERVAL after it.
 	failing []time.Time
-}
-
-// announceCall is what one bridge publishes at once.
-type announceCall struct {
-	msgs []message
-	// watch is a channel whose listeners are to be counted; empty: none.
-	watch    string
-	watchers int64
-	err      error
 }
 
 // announceBytes bounds one message, far below client-output-buffer-limit pubsub.
@@ -52,11 +40,7 @@ type message struct {
 }
 
 func newAnnouncer(cfg *Config, n int, log *slog.Logger) *announcer {
-	a := &announcer{cfg: cfg, log: log, failing: make([]time.Time, n), sends: make([]group[*announceCall], n)}
-	for i := range a.sends {
-		a.sends[i].run = func(calls []*announceCall) { a.send(i, calls) }
-	}
-	return a
+	return &announcer{cfg: cfg, log: log, failing: make([]time.Time, n)}
 }
 
 func (a *announcer) client(i int) redis.UniversalClient {
@@ -74,61 +58,44 @@ func (a *announcer) replace(i int, c redis.UniversalClient) (old redis.Universal
 }
 
 // publish sends messages through one client in one round trip, and asks how many
-// listen to the channel watch; empty: none. It tries until HEAD_CHECK_INTERVAL after
-// the client began to fail, once at least.
-func (a *announcer) publish(ctx context.Context, i int, msgs []message, watch string) (watchers int64, err error) {
-	if len(msgs) == 0 && watch == "" {
-		return 0, nil
+// listen to each of the channels. It tries until HEAD_CHECK_INTERVAL after the client
+// began to fail, once at least.
+func (a *announcer) publish(ctx context.Context, i int, msgs []message, channels []string) (listeners map[string]int64, err error) {
+	if len(msgs) == 0 && len(channels) == 0 {
+		return nil, nil
 	}
-	send := func() (int64, error) {
-		c := &announceCall{msgs: msgs, watch: watch}
-		if err := a.sends[i].submit(c).wait(ctx); err != nil {
-			return 0, err
-		}
-		return c.watchers, c.err
-	}
-	watchers, err = send()
+	send := func() (map[string]int64, error) { return a.send(ctx, i, msgs, channels) }
+	listeners, err = send()
 	if err == nil {
 		a.works(i)
-		return watchers, nil
+		return listeners, nil
 	}
 	left := a.budget(i)
 	if left <= 0 {
-		return 0, err
+		return nil, err
 	}
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 500*time.Millisecond
-	watchers, err = backoff.Retry(ctx, send, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(left))
+	listeners, err = backoff.Retry(ctx, send, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(left))
 	if err == nil {
 		a.works(i)
 	}
-	return watchers, err
+	return listeners, err
 }
 
-// send publishes through one client, in one round trip.
-func (a *announcer) send(i int, calls []*announceCall) {
-	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
-	defer cancel()
+func (a *announcer) send(ctx context.Context, i int, msgs []message, channels []string) (map[string]int64, error) {
 	pipe := a.client(i).Pipeline()
-	var channels []string
-	for _, c := range calls {
-		for _, m := range c.msgs {
-			pipe.Publish(ctx, m.channel, m.payload)
-		}
-		if c.watch != "" {
-			channels = append(channels, c.watch)
-		}
+	for _, m := range msgs {
+		pipe.Publish(ctx, m.channel, m.payload)
 	}
 	var listeners *redis.MapStringIntCmd
 	if len(channels) > 0 {
 		listeners = pipe.PubSubNumSub(ctx, channels...)
 	}
-	_, err := pipe.Exec(ctx)
-	for _, c := range calls {
-		if c.err = err; err == nil && c.watch != "" {
-			c.watchers = listeners.Val()[c.watch]
-		}
+	if _, err := pipe.Exec(ctx); err != nil || listeners == nil {
+		return nil, err
 	}
+	return listeners.Val(), nil
 }
 
 // budget is how much longer a failing client is worth waiting for.
@@ -151,57 +118,77 @@ func (a *announcer) works(i int) {
 	a.failing[i] = time.Time{}
 }
 
-// announce tells the hubs of a batch, and asks whether the shard has watchers. What
-// fails is counted, not returned: the batch is in the logs, and must not be held up
+// announce tells the hubs of the batches, and asks which shards have watchers. What
+// fails is counted, not returned: the batches are in the logs, and must not be held up
 // by a hint.
-func (b *bridge) announce(ctx context.Context, bt *batch) error {
-	n := len(b.announcer.clients)
-	byClient := make([][]message, n)
-	for _, job := range bt.jobs {
-		if len(job.shown) == 0 {
+func (c *carrier) announce(ctx context.Context) error {
+	n := len(c.announcer.clients)
+	msgs, channels := make([][]message, n), make([][]string, n)
+	for _, b := range c.bridges {
+		if b.batch == nil {
 			continue
 		}
-		if !job.contiguous {
-			if err := b.loadRange(ctx, job); err != nil {
-				return err
+		for _, job := range b.batch.jobs {
+			if len(job.shown) == 0 {
+				continue
+			}
+			if !job.contiguous {
+				if err := b.loadRange(ctx, job); err != nil {
+					return err
+				}
+			}
+			i := int(event.HashJob(job.jobID) % uint64(n))
+			msgs[i] = append(msgs[i], b.messages(job)...)
+		}
+		home := b.shard % n
+		channels[home] = append(channels[home], watchChannel(b.domain, b.shard))
+	}
+	now := time.Now()
+	for i := range n {
+		watchers, err := c.announcer.publish(ctx, i, msgs[i], channels[i])
+		for _, b := range c.bridges {
+			if b.batch == nil {
+				continue
+			}
+			if err != nil && b.shard%n == i {
+				c.metrics.announceFails.WithLabelValues(b.domain).Inc()
+			}
+			if b.shard%n == i {
+				b.watched = watchers[watchChannel(b.domain, b.shard)] > 0 || err != nil
 			}
 		}
-		i := int(event.HashJob(job.jobID) % uint64(n))
-		byClient[i] = append(byClient[i], b.messages(job)...)
 	}
-	now, home := time.Now(), b.shard%n
-	for i, msgs := range byClient {
-		watch := ""
-		if i == home {
-			watch = watchChannel(b.domain, b.shard)
+	for _, b := range c.bridges {
+		if b.batch == nil {
+			continue
 		}
-		watchers, err := b.announcer.publish(ctx, i, msgs, watch)
-		if err != nil {
-			b.metrics.announceFails.WithLabelValues(b.domain).Inc()
-		}
-		if i == home {
-			b.watched = watchers > 0 || err != nil
-		}
-	}
-	for _, job := range bt.jobs {
-		for _, e := range job.mine {
-			b.observeDelay(now.Sub(e.PublishTime()).Seconds(), e)
+		for _, job := range b.batch.jobs {
+			for _, e := range job.mine {
+				b.observeDelay(now.Sub(e.PublishTime()).Seconds(), e)
+			}
 		}
 	}
 	return nil
 }
 
-// announceShard tells the shard's watchers of a batch, if there are any. The batch
-// must be acknowledged: who finds a hole reads the log, and that ends where the
-// group has acknowledged. Who began to watch since the batch was announced to its
-// jobs looks by itself (watchHub).
-func (b *bridge) announceShard(ctx context.Context, bt *batch) {
-	if b.watched {
-		if _, err := b.announcer.publish(ctx, b.shard%len(b.announcer.clients), b.watchMessages(bt), ""); err != nil {
-			b.metrics.announceFails.WithLabelValues(b.domain).Inc()
+// announceShards tells the watchers of shards, where there are any, of the batches that
+// were settled just now. They must be acknowledged: who finds a hole reads the log, and
+// that ends where the group has acknowledged. Who began to watch since a batch was
+// announced to its jobs looks by itself (watchHub).
+func (c *carrier) announceShards(ctx context.Context, settled []*bridge) {
+	n := len(c.announcer.clients)
+	msgs, domains := make([][]message, n), make([]string, n)
+	for _, b := range settled {
+		if b.watched {
+			i := b.shard % n
+			msgs[i], domains[i] = append(msgs[i], b.watchMessages(b.done)...), b.domain
 		}
 	}
-	b.announced = bt.last
+	for i := range n {
+		if _, err := c.announcer.publish(ctx, i, msgs[i], nil); err != nil {
+			c.metrics.announceFails.WithLabelValues(domains[i]).Inc()
+		}
+	}
 }
 
 // loadRange reads a repeated job's events from its log, from the first to the
@@ -271,9 +258,6 @@ func (b *bridge) messages(job *jobBatch) []message {
 }
 
 func (a *announcer) close() error {
-	for i := range a.sends {
-		a.sends[i].close()
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var err error

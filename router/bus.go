@@ -4,7 +4,8 @@
 // An event's way, a file each:
 //
 //	publish.go    a request → the shard log (Streams Redis)
-//	bridge.go     the shard's owner takes a batch, fenced by its lease (shards.go)
+//	carrier.go    rounds of all shards that a router owns, a bridge.go each:
+//	turn.go       a batch is taken, fenced by the lease (shards.go)
 //	project.go    → the job log and the state
 //	announcer.go  → the job's channel (Pub/Sub Redis)
 //	listener.go   the channel → hub.go: the topic of each watched job
@@ -56,6 +57,8 @@ type Bus struct {
 	deps      *bridgeDeps
 	trace     *trace.Tracer // nil: nobody wants to know
 	view      *clusterView
+	// carrier is that of all shards, but in a Cluster.
+	carrier *carrier
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -92,9 +95,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 	b.shards = &shards{
 		cfg: &b.cfg, token: token, redis: b.streams, scripts: scripts, metrics: b.metrics, log: log,
 		owned: make(map[shardRef]*ownedShard),
-		start: func(ctx context.Context, domain string, shard int) {
-			newBridge(b.deps, domain, shard).run(ctx)
-		},
+		start: b.carry,
 	}
 	b.shards.failure.Store(&starting)
 	return b, nil
@@ -124,7 +125,7 @@ func (b *Bus) connect(s scripts) error {
 	if b.streams, err = streams(tuning{retries: 2, pool: 64, read: readTimeout}); err != nil {
 		return err
 	}
-	blocking, err := streams(tuning{retries: -1, pool: shards + 1, read: readTimeout + wakeBlock})
+	own, err := streams(tuning{retries: -1, pool: 2*shards + 1, read: readTimeout + waitTimeout})
 	if err != nil {
 		return err
 	}
@@ -137,9 +138,8 @@ func (b *Bus) connect(s scripts) error {
 	b.closers = append(b.closers, b.publisher.close) // before its client
 	b.hub = newTopicHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.watches = newWatchHub(&b.cfg, b.streams, b.metrics, b.log)
-	shared := newSharedScripts(b.streams)
-	b.closers = append(b.closers, shared.close)
-	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, shared: shared, blocking: blocking, metrics: b.metrics, log: b.log}
+	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, own: own, metrics: b.metrics, log: b.log}
+	b.carrier = newCarrier(b.deps)
 	return b.connectPubSub()
 }
 
@@ -175,6 +175,16 @@ func (b *Bus) connectPubSub() error {
 	return nil
 }
 
+// carry carries a shard's entries until ctx ends or its lease is lost.
+func (b *Bus) carry(ctx context.Context, domain string, shard int) {
+	c := b.carrier
+	if _, cluster := b.streams.(*redis.ClusterClient); cluster {
+		c = newCarrier(b.deps)
+		defer c.loop.Wait()
+	}
+	c.carry(ctx, domain, shard)
+}
+
 func (b *Bus) rejoined(channel string) {
 	b.hub.rejoined(channel)
 	b.watches.rejoined(channel)
@@ -199,6 +209,7 @@ func (b *Bus) Stop() error {
 		b.stop()
 	}
 	b.running.Wait()
+	b.carrier.loop.Wait()
 	return b.close()
 }
 

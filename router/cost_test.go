@@ -80,8 +80,9 @@ func TestCost_Publish(t *testing.T) {
 	wantCost(t, costOf(t, streams, publish), map[string]int{"evalsha": 1, "mget": 1, "xadd": 100, "set": 100, "get": 0, "exists": 0})
 }
 
-// A batch is three round trips, whatever is in it: it is taken, projected (a call
-// for 64 events), and settled with the next one's taking. A job that the bridge
+// A batch is three round trips, whatever is in it: it is taken, in a transaction and
+// without a script, projected (a call for 64 events), and settled with the next one's
+// taking. A job that the bridge
 // wrote just now costs one XLEN beside its entries, and one SET for its state.
 func TestCost_Bridge(t *testing.T) {
 	streams, pubsub := redistest.New(t), redistest.New(t)
@@ -91,12 +92,15 @@ func TestCost_Bridge(t *testing.T) {
 	if err := c.Set(ctx, leaseKey(key), tb.deps.token, time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
-	b := newBridge(tb.deps, "scan", 0)
-	b.size, b.kept, b.cleaned = batchEntries, time.Now(), time.Now()
+	b := newBridge(ctx, tb.deps, "scan", 0)
+	carrier := newCarrier(tb.deps)
+	carrier.bridges = []*bridge{b}
+	t.Cleanup(carrier.disconnect)
+	b.size, b.cleaned = batchEntries, time.Now()
 	b.tails.slack = time.Hour
 	round := func(want int) {
 		t.Helper()
-		n, err := b.round(ctx)
+		n, err := carrier.round()
 		if err != nil || n != want {
 			t.Fatalf("a round of %d entries, want %d: %v", n, want, err)
 		}
@@ -111,16 +115,15 @@ func TestCost_Bridge(t *testing.T) {
 		}
 	}
 	add()
-	round(0) // makes the group
-	round(jobs * each)
-	round(0) // settles it
+	round(jobs * each) // makes the group, too
+	round(0)           // settles it
 	add()
 	cost := costOf(t, streams, func() {
 		round(jobs * each)
 		round(0)
 	})
 	wantCost(t, cost, map[string]int{
-		"evalsha": 2 + jobs*each/projectEvents, "xreadgroup": 2, "xautoclaim": 2, "xack": 1, "xadd": jobs * each,
+		"evalsha": jobs * each / projectEvents, "multi": 2, "exec": 2, "watch": 2, "mget": 2, "xreadgroup": 2, "xautoclaim": 0, "xack": 1, "xadd": jobs * each,
 		"xlen": jobs, "xrevrange": 0, "set": jobs, "pexpire": 0, "time": 0, "xrange": 0,
 	})
 	add()

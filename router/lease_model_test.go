@@ -86,6 +86,7 @@ type modelRouter struct {
 // modelBridge is a bridge between two of its steps.
 type modelBridge struct {
 	*bridge
+	carrier   *carrier
 	batch     *batch // nil: none
 	projected bool
 	busy      sync.Mutex // held while there is a batch
@@ -117,7 +118,8 @@ func (r *modelRouter) live() {
 	s.token, s.owned = rand.Text(), make(map[shardRef]*ownedShard)
 	r.bus.deps.token = s.token
 	for i := range r.bridges {
-		r.bridges[i] = &modelBridge{bridge: newBridge(r.bus.deps, "scan", i)}
+		r.bridges[i] = &modelBridge{carrier: newCarrier(r.bus.deps)}
+		r.bridges[i].join(i)
 	}
 	bridges := r.bridges
 	s.start = func(ctx context.Context, _ string, shard int) {
@@ -143,10 +145,31 @@ func (r *modelRouter) die() {
 	}
 	for _, b := range r.bridges {
 		b.drop()
+		b.carrier.disconnect()
 	}
 	for _, own := range r.bus.shards.owned {
 		<-own.done
 	}
+}
+
+// join is what a router does that gets the lease.
+func (b *modelBridge) join(shard int) {
+	b.bridge = newBridge(context.Background(), b.carrier.bridgeDeps, "scan", shard)
+	b.carrier.bridges, b.carrier.watching = []*bridge{b.bridge}, false
+}
+
+// turn settles what was projected, and claims unless it ends. It tells whether the
+// lease was its own.
+func (b *modelBridge) turn(m *leaseModel, ending bool) (own bool) {
+	b.ending, b.done, b.bridge.batch = ending, b.batch, nil
+	_, err := b.carrier.turn(m.ctx())
+	m.must(err)
+	if own = len(b.carrier.bridges) > 0; !own {
+		claimed := b.bridge.batch
+		b.join(b.shard)
+		b.bridge.batch = claimed
+	}
+	return own
 }
 
 func (b *modelBridge) take(bt *batch) {
@@ -210,30 +233,37 @@ func (m *leaseModel) claimBy(r *modelRouter, b *modelBridge) {
 		m.t.Fatal(err)
 	}
 	last := b.batch
-	b.done = last
-	entries, gone, err := b.turn(m.ctx(), b.size)
-	if last != nil && (err == nil || errors.Is(err, errNotOwner)) {
-		m.settled(r, b)
+	own := b.turn(m, false)
+	entries := b.claimed()
+	if last != nil {
+		m.settled(r, b, own)
 	}
-	if owner != r.bus.deps.token {
-		if !errors.Is(err, errNotOwner) {
-			m.t.Fatalf("%s took %d entries of shard %d (%v), which is another's", r.name, len(entries), b.shard, err)
-		}
+	if own != (owner == r.bus.deps.token) || !own && len(entries) > 0 {
+		m.t.Fatalf("%s took %d entries of shard %d; it is the owner: %t, it thinks so: %t", r.name, len(entries), b.shard, owner == r.bus.deps.token, own)
+	}
+	if !own {
 		return
 	}
-	m.must(err)
 	open := m.logs[b.shard]
-	if gone > 0 || len(entries) > len(open) || len(entries) == 0 && len(open) > 0 {
-		m.t.Fatalf("%s took %d entries of shard %d, %d were gone; %d are not acknowledged", r.name, len(entries), b.shard, gone, len(open))
+	if len(entries) > len(open) || len(entries) == 0 && len(open) > 0 {
+		m.t.Fatalf("%s took %d entries of shard %d; %d are not acknowledged", r.name, len(entries), b.shard, len(open))
 	}
-	for i, en := range entries {
-		if en.id.String() != open[i] {
-			m.t.Fatalf("%s took %s of shard %d as number %d; not acknowledged are %v", r.name, en.id, b.shard, i, open)
+	for i, id := range entries {
+		if id != open[i] {
+			m.t.Fatalf("%s took %s of shard %d as number %d; not acknowledged are %v", r.name, id, b.shard, i, open)
 		}
 	}
 	if len(entries) > 0 {
-		b.take(b.sort(entries))
+		b.take(b.bridge.batch)
 	}
+}
+
+// claimed is what the last turn brought.
+func (b *modelBridge) claimed() []string {
+	if b.bridge.batch == nil {
+		return nil
+	}
+	return b.bridge.batch.ids
 }
 
 func (m *leaseModel) project(t *rapid.T) {
@@ -245,7 +275,8 @@ func (m *leaseModel) project(t *rapid.T) {
 }
 
 func (m *leaseModel) projectOf(b *modelBridge) {
-	m.must(b.bridge.project(m.ctx(), b.batch))
+	b.carrier.bridges, b.bridge.batch = []*bridge{b.bridge}, b.batch
+	m.must(b.carrier.project(m.ctx()))
 	b.projected = true
 	for _, job := range b.batch.jobs {
 		m.ordered(job.jobID)
@@ -261,16 +292,15 @@ func (m *leaseModel) settle(t *rapid.T) {
 }
 
 func (m *leaseModel) settleOf(r *modelRouter, b *modelBridge) {
-	b.done = b.batch
-	if _, _, err := b.turn(m.ctx(), 0); !errors.Is(err, errNotOwner) { // a repetition is settled all the same
-		m.must(err)
-	}
-	m.settled(r, b)
+	m.settled(r, b, b.turn(m, true))
 }
 
-func (m *leaseModel) settled(r *modelRouter, b *modelBridge) {
-	open := &m.logs[b.shard]
-	*open = slices.DeleteFunc(*open, func(id string) bool { return slices.Contains(b.batch.ids, id) })
+// settled is told that the batch was, or, where the lease is lost, was not: the next
+// owner gets it again.
+func (m *leaseModel) settled(r *modelRouter, b *modelBridge, own bool) {
+	if open := &m.logs[b.shard]; own {
+		*open = slices.DeleteFunc(*open, func(id string) bool { return slices.Contains(b.batch.ids, id) })
+	}
 	b.drop()
 	r.stopped()
 }
@@ -291,6 +321,9 @@ func (m *leaseModel) leave(t *rapid.T) {
 		}
 	}
 	r.bus.shards.leave()
+	for _, b := range r.bridges {
+		b.carrier.disconnect()
+	}
 	r.live()
 }
 

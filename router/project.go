@@ -21,6 +21,7 @@ type batch struct {
 
 // jobBatch is the events of one job within a batch, in order.
 type jobBatch struct {
+	bridge *bridge
 	jobID  string
 	events []*event.Event
 	// shown are the events that are in the job log now, prev the ID before the first
@@ -51,7 +52,7 @@ func (b *bridge) sort(entries []entry) *batch {
 		}
 		job := jobs[e.JobID]
 		if job == nil {
-			job = &jobBatch{jobID: e.JobID}
+			job = &jobBatch{bridge: b, jobID: e.JobID}
 			jobs[e.JobID] = job
 			bt.jobs = append(bt.jobs, job)
 		}
@@ -68,13 +69,20 @@ const (
 	projectBytes  = 256 << 10
 )
 
-// project puts the events into their job logs. The script calls share round trips,
-// which does not keep their order, and need not: a job is in one of them.
-func (b *bridge) project(ctx context.Context, bt *batch) error {
-	_, cluster := b.streams.(*redis.ClusterClient)
+// project puts the events of all batches into their job logs, in one round trip. The
+// script calls of a pipeline are not kept in order, and need not: a job is in one of
+// them.
+func (c *carrier) project(ctx context.Context) error {
+	_, cluster := c.streams.(*redis.ClusterClient)
+	var all []*jobBatch
+	for _, b := range c.bridges {
+		if b.batch != nil {
+			all = append(all, b.batch.jobs...)
+		}
+	}
 	var calls []call
 	var jobs [][]*jobBatch
-	for rest := bt.jobs; len(rest) > 0; {
+	for rest := all; len(rest) > 0; {
 		n, events, bytes := 0, 0, 0
 		for n < len(rest) && (n == 0 || !cluster && events < projectEvents && bytes < projectBytes) {
 			for _, e := range rest[n].events {
@@ -83,38 +91,44 @@ func (b *bridge) project(ctx context.Context, bt *batch) error {
 			events += len(rest[n].events)
 			n++
 		}
-		calls, jobs = append(calls, b.projection(rest[:n])), append(jobs, rest[:n])
+		calls, jobs = append(calls, c.projection(rest[:n])), append(jobs, rest[:n])
 		rest = rest[n:]
 	}
-	for i, cmd := range b.shared.run(ctx, calls) {
+	// Where there is one Redis it is the connection that claimed and will settle: see turn.
+	var on pipeliner = c.conn
+	if cluster {
+		on = c.streams
+	}
+	for i, cmd := range evalAll(ctx, on, calls) {
 		reply, err := cmd.Slice()
-		if err != nil {
-			b.tails.clear() // nobody knows what was done
-		}
 		if err == nil && len(reply) != len(jobs[i]) {
 			err = fmt.Errorf("%d answers for %d jobs", len(reply), len(jobs[i]))
 		}
 		if err != nil {
-			return fmt.Errorf("bridge: project: %w", err)
+			return fmt.Errorf("project: %w", err)
 		}
 		for j, job := range jobs[i] {
-			if err := b.projected(bt, job, reply[j]); err != nil {
-				return fmt.Errorf("bridge: project job %s: %w", job.jobID, err)
+			if err := job.bridge.projected(job, reply[j]); err != nil {
+				return fmt.Errorf("project job %s: %w", job.jobID, err)
 			}
 		}
 	}
-	return b.waitReplicas(ctx, bt)
+	if len(all) == 0 {
+		return nil
+	}
+	return c.waitReplicas(ctx)
 }
 
 // projection is the script call for jobs.
-func (b *bridge) projection(jobs []*jobBatch) call {
+func (c *carrier) projection(jobs []*jobBatch) call {
 	now := time.Now()
 	keys := make([]string, 0, 2*len(jobs))
-	args := append(make([]any, 0, 3+projectEvents*24), b.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
+	args := append(make([]any, 0, 3+projectEvents*24), c.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
 	for _, job := range jobs {
-		keys = append(keys, logKey(b.domain, job.jobID), stateKey(b.domain, job.jobID))
+		domain := job.bridge.domain
+		keys = append(keys, logKey(domain, job.jobID), stateKey(domain, job.jobID))
 		args = append(args, string(job.events[0].AppendJSONHead(nil)))
-		args = append(b.tails.belief(job.jobID, now).args(args), len(job.events))
+		args = append(job.bridge.tails.belief(job.jobID, now).args(args), len(job.events))
 		for _, e := range job.events {
 			state := ""
 			if !e.Streaming() {
@@ -126,16 +140,16 @@ func (b *bridge) projection(jobs []*jobBatch) call {
 			args[head-1] = len(args) - head
 		}
 	}
-	return call{b.scripts.project, keys, args}
+	return call{c.scripts.project, keys, args}
 }
 
 // projected reads the script's answer for one job.
-func (b *bridge) projected(bt *batch, job *jobBatch, answer any) error {
+func (b *bridge) projected(job *jobBatch, answer any) error {
 	list, _ := answer.([]any)
 	reply := texts(list)
 	switch {
 	case len(reply) == 2 && reply[0] == "error":
-		b.bury(bt, job, reply[1]) // it would never work, and must not stop the shard
+		b.bury(job, reply[1]) // it would never work, and must not stop the shard
 		return nil
 	case len(reply) == 4 && reply[0] == "all":
 		return b.projectedAll(job, reply[1], reply[2], reply[3])
@@ -202,35 +216,35 @@ func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq, bytes string) error
 }
 
 // bury makes a job's events dead letters.
-func (b *bridge) bury(bt *batch, job *jobBatch, reason string) {
+func (b *bridge) bury(job *jobBatch, reason string) {
 	for _, e := range job.events {
 		fields := appendShardFields([]any{"domain", e.Domain}, e, timestamp(time.Now()))
 		en := entry{e.ID, texts(fields)}
-		bt.dead = append(bt.dead, deadLetter{en, reason})
+		b.batch.dead = append(b.batch.dead, deadLetter{en, reason})
 	}
 	job.events = nil
 }
 
 // waitReplicas makes sure that a failover cannot lose the projection of an entry
 // that is about to be acknowledged. On one Redis the XACK is behind the
-// projection in the same replication stream, or refused (turn.lua); in a Cluster
+// projection on the same connection (turn.go); in a Cluster
 // they are on different nodes.
-func (b *bridge) waitReplicas(ctx context.Context, bt *batch) error {
-	cluster, ok := b.streams.(*redis.ClusterClient)
-	if !ok || b.cfg.MinReplicas == 0 || len(bt.jobs) == 0 {
+func (c *carrier) waitReplicas(ctx context.Context) error {
+	cluster, ok := c.streams.(*redis.ClusterClient)
+	if !ok || c.cfg.MinReplicas == 0 {
 		return nil
 	}
-	return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+	return cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		// WAIT covers what Redis had written when the connection's last command ran.
-		pipe := c.Pipeline()
+		pipe := master.Pipeline()
 		pipe.Ping(ctx)
-		wait := pipe.Do(ctx, "WAIT", b.cfg.MinReplicas, waitTimeout.Milliseconds())
+		wait := pipe.Do(ctx, "WAIT", c.cfg.MinReplicas, waitTimeout.Milliseconds())
 		if _, err := pipe.Exec(ctx); err != nil {
 			return err
 		}
 		n, err := wait.Int64()
-		if err == nil && n < int64(b.cfg.MinReplicas) {
-			err = fmt.Errorf("%d of %d replicas have the projection", n, b.cfg.MinReplicas)
+		if err == nil && n < int64(c.cfg.MinReplicas) {
+			err = fmt.Errorf("%d of %d replicas have the projection", n, c.cfg.MinReplicas)
 		}
 		return err
 	})

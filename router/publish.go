@@ -49,7 +49,7 @@ type lane struct {
 	ref       shardRef
 	key       string
 	published prometheus.Counter
-	calls     group[*appendCall]
+	calls     *group[*appendCall]
 }
 
 // appendCall is what one call appends to one shard.
@@ -88,7 +88,7 @@ func newPublisher(cfg *Config, s scripts, c redis.UniversalClient, m *monitor, m
 	for _, d := range cfg.Domains {
 		for i := range cfg.ShardCount {
 			l := &lane{publisher: p, ref: shardRef{d, i}, key: shardKey(d, i), published: mt.published.WithLabelValues(d)}
-			l.calls.run, l.calls.fits = l.run, fitAppends
+			l.calls = newGroup(l.run, fitAppends)
 			p.lanes[l.ref] = l
 		}
 	}

@@ -101,9 +101,9 @@ func TestBridge_FailoverBeforeTheSettlingProjectsAgain(t *testing.T) {
 	tb.deps.step = func(step string) error {
 		if step == "settle" {
 			once.Do(func() {
-				// What a promoted replica is: another history, and what was replicated.
+				// What a promoted replica is: another process, and what was replicated.
 				ctx := testContext(t)
-				for _, args := range [][]any{{"DEL", logKey("scan", "job"), stateKey("scan", "job")}, {"DEBUG", "CHANGE-REPL-ID"}} {
+				for _, args := range [][]any{{"DEL", logKey("scan", "job"), stateKey("scan", "job")}, {"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"}} {
 					if err := streams.Client().Do(ctx, args...).Err(); err != nil {
 						t.Error(err)
 					}

@@ -14,7 +14,7 @@ var luaFiles embed.FS
 
 // scripts are the Lua scripts of the bus; each file's head is its contract.
 type scripts struct {
-	publish, turn, lease, release, members, project, recount *redis.Script
+	publish, clean, lease, release, members, project, recount *redis.Script
 }
 
 // loadScripts reads them. Without flags the first line is left out, which
@@ -22,7 +22,7 @@ type scripts struct {
 func loadScripts(flags bool) (scripts, error) {
 	var s scripts
 	for name, dst := range map[string]**redis.Script{
-		"publish": &s.publish, "turn": &s.turn, "lease": &s.lease, "release": &s.release,
+		"publish": &s.publish, "clean": &s.clean, "lease": &s.lease, "release": &s.release,
 		"members": &s.members, "project": &s.project, "recount": &s.recount,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
@@ -45,11 +45,14 @@ type call struct {
 	args   []any
 }
 
+// pipeliner is a client or a connection.
+type pipeliner interface{ Pipeline() redis.Pipeliner }
+
 // evalAll runs calls in one round trip and returns a command for each. Their
 // order is not kept: the ones whose script Redis does not know (a replica that
 // became master never got it) run again after the others. So no two calls may
 // depend on each other.
-func evalAll(ctx context.Context, c redis.Cmdable, calls []call) []*redis.Cmd {
+func evalAll(ctx context.Context, c pipeliner, calls []call) []*redis.Cmd {
 	cmds := make([]*redis.Cmd, len(calls))
 	pipe := c.Pipeline()
 	for i, k := range calls {
@@ -66,64 +69,6 @@ func evalAll(ctx context.Context, c redis.Cmdable, calls []call) []*redis.Cmd {
 		_, _ = again.Exec(ctx)
 	}
 	return cmds
-}
-
-// sharedScripts runs the scripts of many bridges: calls that come while a round trip
-// is under way share the next one. It is safe for concurrent use.
-type sharedScripts struct {
-	redis redis.UniversalClient
-	calls group[*scriptCalls]
-}
-
-// scriptCalls is what one caller asks for.
-type scriptCalls struct {
-	calls []call
-	cmds  []*redis.Cmd
-}
-
-func newSharedScripts(c redis.UniversalClient) *sharedScripts {
-	s := &sharedScripts{redis: c}
-	s.calls.run = s.runAll
-	return s
-}
-
-// run is evalAll, shared with others. In a Cluster it is not shared: one node that
-// does not answer would hold up the shards of all.
-func (s *sharedScripts) run(ctx context.Context, calls []call) []*redis.Cmd {
-	if len(calls) == 0 {
-		return nil
-	}
-	if _, cluster := s.redis.(*redis.ClusterClient); cluster {
-		return evalAll(ctx, s.redis, calls)
-	}
-	mine := &scriptCalls{calls: calls}
-	if err := s.calls.submit(mine).wait(ctx); err != nil {
-		failed := make([]*redis.Cmd, len(calls))
-		for i := range failed {
-			failed[i] = redis.NewCmd(ctx)
-			failed[i].SetErr(err)
-		}
-		return failed
-	}
-	return mine.cmds
-}
-
-func (s *sharedScripts) runAll(callers []*scriptCalls) {
-	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
-	defer cancel()
-	var all []call
-	for _, c := range callers {
-		all = append(all, c.calls...)
-	}
-	cmds := evalAll(ctx, s.redis, all)
-	for _, c := range callers {
-		c.cmds, cmds = cmds[:len(c.calls):len(c.calls)], cmds[len(c.calls):]
-	}
-}
-
-func (s *sharedScripts) close() error {
-	s.calls.close()
-	return nil
 }
 
 // runAndWait runs a script and, on the same connection, WAIT: it covers what Redis

@@ -41,20 +41,25 @@ func (b *Bus) publishTraced(ctx context.Context, reqs []Request) ([]Receipt, err
 	return receipts, err
 }
 
-// traced writes down what a batch went through, and returns err.
-func (b *bridge) traced(name string, bt *batch, began time.Time, err error) error {
-	if b.trace == nil {
+// traced writes down what the batches of a round went through, and returns err.
+func (c *carrier) traced(name string, began time.Time, err error) error {
+	if c.trace == nil {
 		return err
 	}
 	s := trace.Step{Name: name, Began: began, Err: err}
-	for _, job := range bt.jobs {
-		for _, e := range job.events {
-			wait := max(began.Sub(e.PublishTime()), 0)
-			s.About = []attribute.KeyValue{
-				attribute.Float64("eventbus.wait_seconds", wait.Seconds()), attribute.Int64("eventbus.seq", int64(e.Seq)),
-				attribute.Int("eventbus.shard", b.shard), attribute.Int("eventbus.batch_events", len(bt.ids)), attribute.Int("eventbus.batch_jobs", len(bt.jobs)),
+	for _, b := range c.bridges {
+		if b.batch == nil {
+			continue
+		}
+		for _, job := range b.batch.jobs {
+			for _, e := range job.events {
+				wait := max(began.Sub(e.PublishTime()), 0)
+				s.About = []attribute.KeyValue{
+					attribute.Float64("eventbus.wait_seconds", wait.Seconds()), attribute.Int64("eventbus.seq", int64(e.Seq)), attribute.Int("eventbus.shard", b.shard),
+					attribute.Int("eventbus.batch_events", len(b.batch.ids)), attribute.Int("eventbus.batch_jobs", len(b.batch.jobs)),
+				}
+				b.trace.Step(trace.Of(e), &s)
 			}
-			b.trace.Step(trace.Of(e), &s)
 		}
 	}
 	return err

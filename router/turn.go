@@ -2,128 +2,280 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/eco2-team/eventbus/router/event"
 )
 
-// turn settles the last batch and takes the next, of up to most entries, in one
-// step that is fenced by the lease: the jobs that ended are marked, the entries
-// acknowledged, the next entries claimed. gone counts entries that were trimmed
-// while pending. The last batch is done with even where there is no next: watchers
-// are told of it then.
-func (b *bridge) turn(ctx context.Context, most int) (entries []entry, gone int, err error) {
-	if b.done != nil {
-		if err := b.at("settle"); err != nil {
-			return nil, 0, err
+// turn settles the last batches and claims the next, of all shards, in one
+// transaction: the jobs that ended are marked, the entries acknowledged, the next
+// entries taken. It returns how many.
+//
+// The transaction is the fence. Its connection watches the leases (WATCH), and saw
+// after it began to that they are this router's; whoever takes a lease over changes
+// it, and the transaction does nothing. A frozen owner could otherwise still take
+// entries after another took over. Renewing a lease changes it, too: then the turn is
+// tried again.
+//
+// The connection also tells a failover. The new master has the entries, and perhaps
+// not their projection, which went to the old one; so nothing may be settled there
+// that was projected elsewhere. What this connection projected, it settles; a new one
+// takes it again as pending, and projects it again. A master that became a replica and
+// copied its data from another has lost what it watched, and does nothing either.
+func (c *carrier) turn(ctx context.Context) (n int, err error) {
+	for range turnTries {
+		var again bool
+		if n, again, err = c.tryTurn(ctx); err != nil || n > 0 || !again {
+			return n, err
 		}
 	}
-	reply, err := b.runTurn(ctx, b.turnCall(most))
-	noGroup := err != nil && strings.Contains(err.Error(), "NOGROUP") // miniredis has a text before it
-	if err != nil && !noGroup {
-		return nil, 0, fmt.Errorf("bridge: settle and claim: %w", err)
-	}
-	if last := b.done; last != nil {
-		b.done = nil
-		switch {
-		case noGroup || len(reply) > 1 && reply[1] == int64(1):
-			b.announceShard(ctx, last)
-		default: // a failover: what was believed of the job logs is, too
-			b.tails.clear()
-			b.log.Warn("bridge: there was a failover, the last batch is projected again", "domain", b.domain, "shard", b.shard, "entries", len(last.ids))
-		}
-	}
-	switch {
-	case noGroup:
-		return nil, 0, b.createGroup(ctx)
-	case len(reply) != 5:
-		return nil, 0, errNotOwner
-	}
-	b.history, _ = reply[4].(string)
-	if entries, err = parseEntries(reply[2]); err != nil {
-		return nil, 0, err
-	}
-	if len(entries) > 0 {
-		bytes := 0
-		for _, en := range entries {
-			bytes += en.size()
-		}
-		b.size = min(max(batchBytes*len(entries)/(bytes+1), 1), batchEntries)
-	}
-	ids, _ := reply[3].([]any)
-	return entries, len(ids), nil
+	return 0, nil
 }
 
-func (b *bridge) turnCall(most int) call {
-	clean := "0"
-	if time.Since(b.cleaned) >= cleanInterval {
-		clean, b.cleaned = "1", time.Now()
+// turnTries: each but the first is after a lease that changed, a look at pending
+// entries that found none, or a group that was not there.
+const turnTries = 5
+
+func (c *carrier) tryTurn(ctx context.Context) (n int, again bool, err error) {
+	if err := c.watch(ctx); err != nil || len(c.bridges) == 0 {
+		return 0, false, err
 	}
-	history := b.history
-	if b.cfg.Embedded {
-		history = "-"
+	if c.hasDone() {
+		if err := c.at("settle"); err != nil {
+			return 0, false, err
+		}
 	}
-	keys := []string{leaseKey(b.key), b.key}
-	args := []any{b.token, b.cfg.ConsumerGroup, b.cfg.PodName, most, clean, b.cfg.IdempotencyWindow.Milliseconds(), history}
+	pipe := c.conn.Pipeline()
+	pipe.Do(ctx, "MULTI")
+	settles := make([]int, len(c.bridges)) // commands before each claim
+	for i, b := range c.bridges {
+		settles[i] = b.queue(ctx, pipe)
+	}
+	exec := pipe.Do(ctx, "EXEC")
+	if c.cfg.MinReplicas > 0 {
+		// The replicas get the time to have what was claimed: an entry that only a dying
+		// master has is published anew at its successor, and must not be projected there as
+		// well. Where replicas are missing it goes on after waitTimeout, because readers
+		// are not to wait for them.
+		pipe.Do(ctx, "WAIT", c.cfg.MinReplicas, waitTimeout.Milliseconds())
+	}
+	leases := c.queueWatch(ctx, pipe)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	answers, err := exec.Slice()
+	aborted := errors.Is(err, redis.Nil)
+	if err != nil && !aborted {
+		return 0, false, fmt.Errorf("settle and claim: %w", err)
+	}
+	if aborted {
+		// A lease may have been another's for a while, who left something.
+		for _, b := range c.bridges {
+			b.pending = true
+		}
+	} else {
+		if n, again, err = c.settledAndClaimed(ctx, answers, settles); err != nil {
+			return 0, false, err
+		}
+	}
+	return n, again || aborted, c.checkLeases(leases)
+}
+
+func (c *carrier) hasDone() bool {
+	return slices.ContainsFunc(c.bridges, func(b *bridge) bool { return b.done != nil })
+}
+
+// queue adds a bridge's commands to the transaction: what settles, which it counts,
+// and one that claims, unless the bridge stops.
+func (b *bridge) queue(ctx context.Context, pipe redis.Pipeliner) (settles int) {
+	group, window := b.cfg.ConsumerGroup, b.cfg.IdempotencyWindow.Milliseconds()
 	if b.done != nil {
 		for _, job := range b.done.jobs {
 			for _, e := range job.shown {
 				if e.Final {
-					keys, args = append(keys, finalKey(b.key, job.jobID)), append(args, e.ID.String())
+					pipe.Do(ctx, "SET", finalKey(b.key, job.jobID), e.ID.String(), "PX", window)
+					settles++
 				}
 			}
 		}
+		ack := append(make([]any, 0, 3+len(b.done.ids)), "XACK", b.key, group)
 		for _, id := range b.done.ids {
-			args = append(args, id)
+			ack = append(ack, id)
+		}
+		pipe.Do(ctx, ack...)
+		settles++
+	}
+	if time.Since(b.cleaned) >= cleanInterval {
+		b.pending, b.cleaned = true, time.Now()
+	}
+	b.claims = !b.ending && !b.rests()
+	switch {
+	case !b.claims:
+	case b.pending:
+		pipe.Do(ctx, "XAUTOCLAIM", b.key, group, b.cfg.PodName, 0, "0-0", "COUNT", b.size)
+	default:
+		pipe.Do(ctx, "XREADGROUP", "GROUP", group, b.cfg.PodName, "COUNT", b.size, "STREAMS", b.key, ">")
+	}
+	return settles
+}
+
+// settledAndClaimed reads what the transaction answered.
+func (c *carrier) settledAndClaimed(ctx context.Context, answers []any, settles []int) (n int, again bool, err error) {
+	var settled []*bridge
+	for i, b := range c.bridges {
+		claims := 0
+		if b.claims {
+			claims = 1
+		}
+		if len(answers) < settles[i]+claims {
+			return 0, false, fmt.Errorf("settle and claim: %d answers are missing", settles[i]+claims-len(answers))
+		}
+		if err := firstError(answers[:settles[i]]); err != nil {
+			b.fail(fmt.Errorf("settle: %w", err))
+		} else if b.done != nil {
+			settled = append(settled, b)
+		}
+		if claims == 1 {
+			wasPending := b.pending
+			took, err := c.readClaim(ctx, b, answers[settles[i]])
+			if err != nil {
+				b.fail(fmt.Errorf("claim: %w", err))
+			}
+			n += took
+			again = again || took == 0 && (wasPending || b.seen == "")
+		}
+		answers = answers[settles[i]+claims:]
+	}
+	c.announceShards(ctx, settled)
+	for _, b := range settled {
+		b.announced, b.done = b.done.last, nil
+	}
+	return n, again, nil
+}
+
+func firstError(answers []any) error {
+	for _, a := range answers {
+		if err, bad := a.(error); bad {
+			return err
 		}
 	}
-	return call{b.scripts.turn, keys, args}
-}
-
-// runTurn runs the script. With MinReplicas it gives the replicas the time to get
-// what was claimed: an entry that only a dying master has is published anew at its
-// successor, and must not be projected there as well. Where replicas are missing
-// it goes on after waitTimeout, because readers are not to wait for them.
-func (b *bridge) runTurn(ctx context.Context, c call) ([]any, error) {
-	if b.cfg.MinReplicas == 0 {
-		return b.shared.run(ctx, []call{c})[0].Slice()
-	}
-	node, err := nodeOf(ctx, b.streams, b.key)
-	if err != nil {
-		return nil, err
-	}
-	cmd, _, err := runAndWait(ctx, node, b.cfg.MinReplicas, c)
-	if cluster, ok := b.streams.(*redis.ClusterClient); ok && err != nil {
-		cluster.ReloadState(ctx) // as in lane.append
-	}
-	if err != nil {
-		return nil, err // where the connection broke it may have been a failover
-	}
-	return cmd.Slice()
-}
-
-// createGroup makes the group anew, so far back that nothing acknowledged is
-// skipped; what is in a job log already is not shown again.
-func (b *bridge) createGroup(ctx context.Context) error {
-	node, err := nodeOf(ctx, b.streams, b.key)
-	if err != nil {
-		return err
-	}
-	now, err := node.Time(ctx).Result()
-	if err != nil {
-		return fmt.Errorf("bridge: time: %w", err)
-	}
-	from := strconv.FormatInt(now.Add(-shardLogAge).UnixMilli(), 10) + "-0"
-	err = b.streams.XGroupCreateMkStream(ctx, b.key, b.cfg.ConsumerGroup, from).Err()
-	if err != nil && !redis.HasErrorPrefix(err, "BUSYGROUP") {
-		return fmt.Errorf("bridge: group: %w", err)
-	}
-	b.seen, b.announced = "", event.ID{}
-	b.log.Warn("consumer group created", "domain", b.domain, "shard", b.shard, "from", from)
 	return nil
 }
+
+// readClaim reads the answer to XAUTOCLAIM or XREADGROUP.
+func (c *carrier) readClaim(ctx context.Context, b *bridge, answer any) (n int, err error) {
+	var list any = []any{}
+	gone := 0
+	switch a := answer.(type) {
+	case error:
+		if strings.Contains(a.Error(), "NOGROUP") { // miniredis has a text before it
+			c.watching = false // the end of the log is looked for anew
+			return 0, b.createGroup(ctx)
+		}
+		return 0, a
+	case nil: // nothing new
+	case map[any]any: // XREADGROUP in RESP3
+		list = a[b.key]
+	case []any:
+		if !b.pending && len(a) == 1 { // XREADGROUP in RESP2
+			pair, _ := a[0].([]any)
+			if len(pair) == 2 {
+				list = pair[1]
+			}
+		}
+		if b.pending && len(a) >= 2 {
+			list = a[1]
+			if len(a) > 2 {
+				ids, _ := a[2].([]any)
+				gone = len(ids)
+			}
+		}
+	}
+	entries, err := parseEntries(list)
+	if err != nil {
+		return 0, err
+	}
+	b.claimed(entries, gone, len(c.bridges))
+	if gone > 0 {
+		return 0, b.noteLoss(ctx, int64(gone))
+	}
+	return len(entries), nil
+}
+
+// watch makes the connection, where there is none, and has it watch the leases, where
+// it does not. Shards whose lease is not this router's are let go.
+func (c *carrier) watch(ctx context.Context) error {
+	if c.conn == nil {
+		client, err := nodeOf(ctx, c.own, c.bridges[0].key)
+		if err != nil {
+			return err
+		}
+		node, ok := client.(*redis.Client)
+		if !ok {
+			return fmt.Errorf("redis: a node's client is %T", client)
+		}
+		c.conn, c.watching = node.EphemeralConn(), false
+		for _, b := range c.bridges {
+			b.forget()
+		}
+	}
+	if c.watching {
+		return nil
+	}
+	pipe := c.conn.Pipeline()
+	tails := make(map[*bridge]*redis.Cmd)
+	for _, b := range c.bridges {
+		if b.seen == "" {
+			tails[b] = pipe.Do(ctx, "XREVRANGE", b.key, "+", "-", "COUNT", 1)
+		}
+	}
+	leases := c.queueWatch(ctx, pipe)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for b, cmd := range tails {
+		// The log's end, before the first claim, is the place to wake up after, so that
+		// nothing falls in between. Where the log is no stream, the claim will say so.
+		b.seen = "0-0"
+		if last, err := parseEntries(cmd.Val()); err == nil && len(last) == 1 {
+			b.seen = last[0].id.String()
+		}
+	}
+	if err := c.checkLeases(leases); err != nil {
+		return err
+	}
+	c.watching = true
+	return nil
+}
+
+func (c *carrier) queueWatch(ctx context.Context, pipe redis.Pipeliner) (leases *redis.Cmd) {
+	watch, mget := []any{"WATCH"}, []any{"MGET"}
+	for _, b := range c.bridges {
+		key := leaseKey(b.key)
+		watch, mget = append(watch, key), append(mget, key)
+	}
+	pipe.Do(ctx, watch...)
+	return pipe.Do(ctx, mget...)
+}
+
+// checkLeases lets go of the shards whose lease another has, or nobody.
+func (c *carrier) checkLeases(leases *redis.Cmd) error {
+	owners, err := leases.Slice()
+	if err == nil && len(owners) != len(c.bridges) {
+		err = fmt.Errorf("%d owners of %d leases", len(owners), len(c.bridges))
+	}
+	if err != nil {
+		return fmt.Errorf("leases: %w", err)
+	}
+	for i, b := range slices.Clone(c.bridges) {
+		if owners[i] != c.token {
+			b.log.Info("shard lost", "domain", b.domain, "shard", b.shard)
+			c.letGo(b)
+		}
+	}
+	return nil
+}
+
+// roundTimeout bounds a round against a Redis that hangs, beside the time that an
+// announcement may take.
+const roundTimeout = 10 * time.Second

@@ -13,7 +13,7 @@ import (
 const life = time.Minute
 
 // abilities does once what a router does all the time: append, a script with flags, a
-// group, a blocking read. Missing rights and renamed commands show here.
+// group, a transaction, a blocking read. Missing rights and renamed commands show here.
 func (e *examiner) abilities(ctx context.Context, c redis.UniversalClient) {
 	ctx, cancel := context.WithTimeout(ctx, tooLong)
 	defer cancel()
@@ -37,6 +37,12 @@ func (e *examiner) abilities(ctx context.Context, c redis.UniversalClient) {
 		}},
 		{"XAUTOCLAIM", func() error {
 			return c.XAutoClaim(ctx, &redis.XAutoClaimArgs{Stream: key, Group: group, Consumer: "check", Start: "0-0"}).Err()
+		}},
+		{"WATCH, MULTI and EXEC", func() error {
+			return c.Watch(ctx, func(tx *redis.Tx) error {
+				_, err := tx.TxPipelined(ctx, func(p redis.Pipeliner) error { p.XAck(ctx, key, group, "0-1"); return nil })
+				return err
+			}, key)
 		}},
 		{"XREAD BLOCK", func() error {
 			return c.XRead(ctx, &redis.XReadArgs{Streams: []string{key, "$"}, Block: time.Millisecond}).Err()

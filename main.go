@@ -165,7 +165,7 @@ func edgeModules(c edge.Config, router fx.Option) fx.Option {
 		func(common server.Common, guard *access.Guard, in inside, log *slog.Logger, reg prometheus.Registerer) edge.Options {
 			return edge.Options{
 				Heartbeat: common.HeartbeatInterval, Drain: common.DrainTimeout,
-				Console: console.Handler(), Access: guard, Log: log, Metrics: reg,
+				Console: console.Handler(console.Settings{TraceURL: c.TraceURL}), Access: guard, Log: log, Metrics: reg,
 				Relay: in.relay, RouterToken: in.token,
 			}
 		}))

@@ -1,71 +1,89 @@
-// Package console is a page that shows the bus at work: the live jobs of a
-// domain, one job followed as a browser follows it, and a form that publishes a
-// test event. It is plain files in the binary: no build step, nothing from
-// another host, no inline script or style.
+// Package console is a page for operators: an event's way with what flows and waits
+// at each hop, live jobs and one of them in full, what a browser gets, the cluster,
+// and a form that publishes a test event. It is plain files in the binary: no build
+// step, nothing from another host, no inline script or style.
 //
-// It only serves the page. The page then calls the edge's own HTTP API, on the
-// same origin, with no rights of its own:
+// It only serves the page. The page then calls the edge's own HTTP API, on the same
+// origin, with no rights of its own: with the token that the operator gives it, or
+// the browser's cookie.
 //
-//	Handler → index.html, app.js → GET  …/{domain}/events           (the list: fetch)
-//	                             → GET  …/{domain}/{job_id}/state   (the stage it is at)
-//	                             → GET  …/{domain}/{job_id}/events  (one job: EventSource)
-//	                             → POST …/{domain}/{job_id}/events  (the form)
+//	Handler → page/index.html, app.js (which page the hash names)
+//	  overview.js    → GET  /api/inspect/v1/cluster, by cluster-data.js
+//	  jobs.js        → GET  /api/v1/{domain}/events, by api.js, as all streams
+//	  job.js         → GET  …/{domain}/{job_id}/events and /state; timeline.js
+//	                 → GET  /api/inspect/v1/jobs/{domain}/{job_id} (why did it stop?)
+//	  subscriber.js  → GET  …/events, frame by frame
+//	  cluster.js     → what cluster-data.js has
+//	  publish.js     → POST …/{domain}/{job_id}/events, after rules.js
 //
-// An EventSource hears only event names that it was told, and the event name is
-// the stage. So the list is read with fetch, which sees every name; each new one
-// is told to the EventSource of the followed job; and what that one still did not
-// hear is a hole in seq, which the page reads again from the job's log. What the
-// log does not give either is shown in red.
+// Streams are read with fetch, which hears every event name, can send a token and
+// shows what it reads. It resumes after the last id, as an EventSource does.
 //
-// The page keeps its place in the hash: #domain or #domain/job_id.
-// A tab holds two connections open; over HTTP/1.1 a browser has six per host, so
-// a third tab waits.
+// What tests hold on to is data-testid (dom.js: hook) and what stands beside it:
 //
-// Hooks for browser tests (which cannot use chromedp.Poll: the policy forbids eval), by data-testid unless said otherwise:
+//	[data-job=ID]  a job of the list, newest first; with data-stage, data-status,
+//	               data-seq, data-phase, and data-final done|failed at the end
+//	stage          a stage of the timeline, in order of appearance; data-stage, data-status
+//	follow         a job; data-connection: connecting live reconnecting finished over refused
+//	counts         data-seq, data-events, data-duplicates, data-holes (events missing)
+//	answer         data-verdict of the diagnosis
+//	gap, error, hole, over   a notice of that kind (also data-kind)
 //
-//	domain, domain-open     the domain to watch, and its button
-//	watch                   state of the list: connecting live reconnecting refused
-//	[data-job=ID]           a job of the list, a button, newest first; with data-stage,
-//	                        data-status, data-seq, and data-final done|failed at the end
-//	job, follow-open        the job id to follow, and its button
-//	follow                  the followed job; data-connection, and data-ready-state of
-//	                        its EventSource (0 connecting, 1 open, 2 closed for good)
-//	connection              its state as text: connecting live reconnecting finished refused
-//	progress                its progress bar
-//	stage                   a stage, in order of appearance; with data-stage, data-status
-//	result                  a stage's result, JSON
-//	tokens                  the content of all streaming events
-//	gap, error, hole, over  a notice of that kind (also data-kind)
-//	counts                  data-seq, data-events, data-repaired (read again),
-//	                        data-duplicates, data-holes (events missing)
-//	publish-job, -new, -stage, -status, -progress, -message, -content, -final, -send
-//	publish-result          the answer; data-ok true|false
+// Such tests cannot use chromedp.Poll: the policy forbids eval.
 package console
 
 import (
 	"crypto/sha256"
-	_ "embed" // the files below
+	"embed"
 	"encoding/hex"
+	"encoding/json"
 	"net/http"
+	"path"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/eco2-team/eventbus/router/event"
 )
 
-// The files of the page.
-var (
-	//go:embed index.html
-	indexHTML string
-	//go:embed app.js
-	appJS string
-	//go:embed style.css
-	styleCSS string
-	//go:embed icon.svg
-	iconSVG string
-)
+// page are its files.
+//
+//go:embed page
+var page embed.FS
 
 // policy lets the page load and call its own origin only. Text from events can
 // never become markup: trusted types make the browser refuse it.
 const policy = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+
+// Settings are what the edge tells its page.
+type Settings struct {
+	// TraceURL is where a trace is shown, with {trace_id} in it; empty: nowhere.
+	TraceURL string `json:"trace_url"`
+	// Rules of a publish, by field; Handler sets them.
+	Rules map[string]Rule `json:"rules"`
+}
+
+// Rule is one of router/event in a form that a page can check.
+type Rule struct {
+	// Pattern is a regular expression of the whole text.
+	Pattern string `json:"pattern"`
+	// Not are texts that keep the pattern and break the rule.
+	Not []string `json:"not,omitempty"`
+	// Empty: no text is allowed, too.
+	Empty bool `json:"empty,omitempty"`
+	// Text is the rule as the router tells it.
+	Text string `json:"rule"`
+}
+
+func rules() map[string]Rule {
+	most := strconv.Itoa
+	return map[string]Rule{
+		"domain": {Pattern: `[a-z][a-z0-9-]{0,31}`, Text: event.DomainRule},
+		"job_id": {Pattern: `[A-Za-z0-9._:-]{1,` + most(event.MaxJobIDLen) + `}`, Not: []string{".", ".."}, Text: event.JobIDRule},
+		"stage":  {Pattern: `[A-Za-z0-9._:-]{1,` + most(event.MaxStageLen) + `}`, Not: []string{"gap", "error", "open", "message"}, Text: event.StageRule},
+		"key":    {Pattern: `[ -~]{1,` + most(event.MaxIdempotencyKeyLen) + `}`, Empty: true, Text: event.KeyRule},
+	}
+}
 
 // file is a file of the page and its headers.
 type file struct {
@@ -77,17 +95,49 @@ func newFile(body, contentType string) file {
 	return file{body: body, contentType: contentType, etag: `"` + hex.EncodeToString(sum[:16]) + `"`}
 }
 
+// files are those of the page by their paths, / being index.html.
+func files(s Settings) map[string]file {
+	s.Rules = rules()
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // texts always encode
+	}
+	out := map[string]file{"/settings.json": newFile(string(text), "application/json")}
+	list, err := page.ReadDir("page")
+	if err != nil {
+		panic(err) // it is in the binary
+	}
+	for _, f := range list {
+		body, err := page.ReadFile("page/" + f.Name())
+		if err != nil {
+			panic(err)
+		}
+		out["/"+f.Name()] = newFile(string(body), contentType(f.Name()))
+	}
+	out["/"] = out["/index.html"]
+	delete(out, "/index.html")
+	return out
+}
+
+// contentType does not ask the machine, which may know others.
+func contentType(name string) string {
+	switch path.Ext(name) {
+	case ".html":
+		return "text/html; charset=utf-8"
+	case ".css":
+		return "text/css; charset=utf-8"
+	case ".js":
+		return "text/javascript; charset=utf-8"
+	}
+	return "image/svg+xml"
+}
+
 // Handler serves the page at / and its files beside it, to GET and HEAD; any
 // other path is 404. It is safe for concurrent use.
-func Handler() http.Handler {
-	files := map[string]file{
-		"/":          newFile(indexHTML, "text/html; charset=utf-8"),
-		"/app.js":    newFile(appJS, "text/javascript; charset=utf-8"),
-		"/style.css": newFile(styleCSS, "text/css; charset=utf-8"),
-		"/icon.svg":  newFile(iconSVG, "image/svg+xml"),
-	}
+func Handler(s Settings) http.Handler {
+	all := files(s)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, ok := files[r.URL.Path]
+		f, ok := all[r.URL.Path]
 		if !ok {
 			http.NotFound(w, r)
 			return

@@ -1,34 +1,51 @@
 package console
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/eco2-team/eventbus/router/event"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func ask(t *testing.T, method, path string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), method, path, nil)
 	maps.Copy(req.Header, header)
 	w := httptest.NewRecorder()
-	Handler().ServeHTTP(w, req)
+	Handler(Settings{}).ServeHTTP(w, req)
 	return w
 }
 
 // paths are the files and their content types.
 func paths() map[string]string {
-	return map[string]string{
-		"/":          "text/html; charset=utf-8",
-		"/app.js":    "text/javascript; charset=utf-8",
-		"/style.css": "text/css; charset=utf-8",
-		"/icon.svg":  "image/svg+xml",
+	out := map[string]string{
+		"/":              "text/html; charset=utf-8",
+		"/style.css":     "text/css; charset=utf-8",
+		"/icon.svg":      "image/svg+xml",
+		"/settings.json": "application/json",
+	}
+	for _, name := range []string{
+		"api", "app", "cluster-data", "cluster", "dom", "job", "jobs", "overview", "publish", "rules", "settings", "subscriber", "timeline",
+	} {
+		out["/"+name+".js"] = "text/javascript; charset=utf-8"
+	}
+	return out
+}
+
+func body(t *testing.T, path string) string {
+	t.Helper()
+	return ask(t, http.MethodGet, path, nil).Body.String()
+}
+
+func TestHandler_ServesAllFilesOfThePage(t *testing.T) {
+	if got, want := slices.Sorted(maps.Keys(files(Settings{}))), slices.Sorted(maps.Keys(paths())); !slices.Equal(got, want) {
+		t.Errorf("it serves %v, want %v", got, want)
 	}
 }
 
@@ -105,10 +122,10 @@ func TestHandler_OtherPathsAreNotFound(t *testing.T) {
 func TestPage_TakesNothingFromAnotherHost(t *testing.T) {
 	external := regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://|["'(=]\s*//|@import|\bdata:[a-z]`)
 	for path := range paths() {
-		text := strings.ReplaceAll(ask(t, http.MethodGet, path, nil).Body.String(), `xmlns="http://www.w3.org/2000/svg"`, "") // a name, not an address
+		text := strings.NewReplacer(`xmlns="http://www.w3.org/2000/svg"`, "", `'http://www.w3.org/2000/svg'`, "").Replace(body(t, path)) // a name, not an address
 		for line := range strings.Lines(text) {
 			line = strings.TrimSpace(line)
-			if path == "/app.js" {
+			if strings.HasSuffix(path, ".js") {
 				line, _, _ = strings.Cut(line, "// ") // a comment
 			}
 			if found := external.FindString(line); found != "" {
@@ -121,37 +138,78 @@ func TestPage_TakesNothingFromAnotherHost(t *testing.T) {
 // The policy would refuse them in the browser; here they fail sooner.
 func TestPage_HasNoInlineCodeAndNoHTMLFromText(t *testing.T) {
 	inline := regexp.MustCompile(`(?i)<script(?:\s[^>]*)?>[^<]|<style|\sstyle=|\son[a-z]+=|javascript:`)
-	if found := inline.FindString(indexHTML); found != "" {
+	if found := inline.FindString(body(t, "/")); found != "" {
 		t.Errorf("index.html has %q", found)
 	}
-	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setAttribute\('style'`)
-	if found := markup.FindString(appJS); found != "" {
-		t.Errorf("app.js has %q", found)
-	}
-}
-
-func TestPage_HasTheHooksThatThePackageNames(t *testing.T) {
-	for _, hook := range []string{
-		"domain", "domain-open", "watch", "job", "follow-open", "follow", "connection", "progress", "tokens", "counts",
-		"publish-job", "publish-new", "publish-stage", "publish-status", "publish-progress", "publish-message",
-		"publish-content", "publish-final", "publish-send", "publish-result",
-	} {
-		if n := strings.Count(indexHTML, `data-testid="`+hook+`"`); n != 1 {
-			t.Errorf("index.html has the hook %q %d times, want once", hook, n)
+	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|createContextualFragment|DOMParser|document\.write|\beval\(|new Function|setAttribute\('style'`)
+	for path := range paths() {
+		if found := markup.FindString(body(t, path)); strings.HasSuffix(path, ".js") && found != "" {
+			t.Errorf("%s has %q", path, found)
 		}
 	}
 }
 
-// Every id that the script asks for is in the page, and every label has its control.
+// Every id that the scripts ask for is in the page, and every label has its control.
 func TestPage_ScriptAndPageNameTheSameElements(t *testing.T) {
-	for _, m := range regexp.MustCompile(`(?:\$|onSubmit)\('([a-z-]+)'`).FindAllStringSubmatch(appJS, -1) {
-		if !strings.Contains(indexHTML, `id="`+m[1]+`"`) {
-			t.Errorf("app.js asks for #%s", m[1])
+	index := body(t, "/")
+	for path := range paths() {
+		for _, m := range regexp.MustCompile(`(?:\$|getElementById)\('([a-z-]+)'`).FindAllStringSubmatch(body(t, path), -1) {
+			if !strings.Contains(index, `id="`+m[1]+`"`) {
+				t.Errorf("%s asks for #%s", path, m[1])
+			}
 		}
 	}
-	for _, m := range regexp.MustCompile(`(?:\sfor|aria-labelledby|list)="([a-z-]+)"`).FindAllStringSubmatch(indexHTML, -1) {
-		if !strings.Contains(indexHTML, `id="`+m[1]+`"`) {
+	for _, m := range regexp.MustCompile(`(?:\sfor|aria-labelledby|list)="([a-z-]+)"`).FindAllStringSubmatch(index, -1) {
+		if !strings.Contains(index, `id="`+m[1]+`"`) {
 			t.Errorf("index.html refers to #%s", m[1])
+		}
+	}
+}
+
+func TestPage_EveryModuleThatIsImportedIsThere(t *testing.T) {
+	for path := range paths() {
+		for _, m := range regexp.MustCompile(`from '\.(/[a-z-]+\.js)'`).FindAllStringSubmatch(body(t, path), -1) {
+			if paths()[m[1]] == "" {
+				t.Errorf("%s imports %s", path, m[1])
+			}
+		}
+	}
+}
+
+func TestSettings_AreTheEdgesAndTheRoutersRules(t *testing.T) {
+	w := httptest.NewRecorder()
+	Handler(Settings{TraceURL: "https://tempo/{trace_id}"}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/settings.json", nil))
+	var got Settings
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.TraceURL != "https://tempo/{trace_id}" {
+		t.Errorf("%s: %v", w.Body, err)
+	}
+	for field, want := range map[string]string{"domain": event.DomainRule, "job_id": event.JobIDRule, "stage": event.StageRule, "key": event.KeyRule} {
+		if got.Rules[field].Text != want {
+			t.Errorf("%s: %q, want %q", field, got.Rules[field].Text, want)
+		}
+	}
+}
+
+// ruled are texts that keep rules and break them.
+func ruled() []string {
+	return []string{
+		"", "a", "A", "scan", "scan-2", "-scan", "2scan", "Scan", "scan_x", strings.Repeat("a", 32), strings.Repeat("a", 33), strings.Repeat("a", 64), strings.Repeat("a", 65),
+		strings.Repeat("a", 128), strings.Repeat("a", 129), ".", "..", "...", "a.b_c:d-e", "a b", "a/b", "a\nb", "a\n", "\na", "é", "낱말", "a\u0000", "~", "\u007f", "\u2028",
+		"gap", "error", "open", "message", "Gap", "gaps", "done", "<b>", "'\"&", "\t", " ", "😀",
+	}
+}
+
+func TestRules_AreTheRouters(t *testing.T) {
+	for field, valid := range map[string]func(string) bool{
+		"domain": event.ValidDomain, "job_id": event.ValidJobID, "stage": event.ValidStage, "key": event.ValidKey,
+	} {
+		rule := rules()[field]
+		re := regexp.MustCompile(`^(?:` + rule.Pattern + `)$`)
+		for _, text := range ruled() {
+			got := rule.Empty && text == "" || re.MatchString(text) && !slices.Contains(rule.Not, text)
+			if got != valid(text) {
+				t.Errorf("%s %q: the page says %t", field, text, got)
+			}
 		}
 	}
 }

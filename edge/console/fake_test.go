@@ -46,7 +46,7 @@ func newFakeBus(f faults) *fakeBus {
 func (b *fakeBus) serve(t *testing.T) (url string) {
 	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle("/", Handler())
+	mux.Handle("/", Handler(Settings{}))
 	mux.HandleFunc("GET /api/v1/{domain}/events", b.watch)
 	mux.HandleFunc("GET /api/v1/{domain}/{job}/events", b.subscribe)
 	mux.HandleFunc("GET /api/v1/{domain}/{job}/state", b.state)

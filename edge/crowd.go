@@ -90,12 +90,13 @@ func (c *crowd) pass() {
 		}
 		p := s.packet(items)
 		c.lines.client.metrics.framesSent.Add(float64(len(items) * len(c.members)))
-		now := c.lines.now()
+		n, now := len(c.members), c.lines.now()
 		for _, l := range slices.Backward(c.members) { // from the end: give may take it out
 			if !c.give(l, &p, now) {
 				s.keep()
 			}
 		}
+		c.lines.client.metrics.passed(c.lines.client.topics, items, n)
 	}
 }
 
@@ -104,11 +105,14 @@ func (c *crowd) pass() {
 func (c *crowd) give(l *line, p *packet, now int64) bool {
 	rest, err := l.send(p)
 	switch {
-	case err != nil, len(rest) == 0 && p.last:
-		c.end(l)
+	case err != nil:
+		c.end(l, endGone)
 	case len(rest) > 0:
-		c.detach(l, rest, p.last)
+		c.lines.client.metrics.slow.Inc()
+		c.detach(l, rest, p.end)
 		return false
+	case p.end != "":
+		c.end(l, p.end)
 	default:
 		l.wrote = now
 	}
@@ -118,9 +122,9 @@ func (c *crowd) give(l *line, p *packet, now int64) bool {
 // join makes a line that is alone a member, and hands it what it lacks. Where it
 // returns false, the line stays alone: it writes the rest first, and ends where
 // that was the last.
-func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, last, ok bool) {
+func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, end ending, ok bool) {
 	if !f.plain() {
-		return nil, false, false
+		return nil, "", false
 	}
 	s := c.lines.borrow()
 	defer c.lines.giveBack(s)
@@ -131,24 +135,26 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, las
 		s.items = items
 		switch {
 		case !live:
-			return nil, false, false
+			return nil, "", false
 		case len(items) > 0:
 			p := s.packet(items)
 			c.lines.client.metrics.framesSent.Add(float64(len(items)))
-			if rest, err := l.send(&p); err != nil || len(rest) > 0 || p.last {
+			if rest, err := l.send(&p); err != nil || len(rest) > 0 || p.end != "" {
 				s.keep() // after an error, the next write finds it again
-				return rest, p.last, false
+				return rest, p.end, false
 			}
+			f.wrote(items)
 		case c.sub == nil || c.sub.Beside(f.sub):
 			c.add(l, f.sub)
 			c.pass() // what came before it was counted poked nobody
-			return nil, false, true
+			f.caughtUp()
+			return nil, "", true
 		default:
 			// The line is at the ring's end: the crowd gets there now, or scatters.
 			c.pass()
 		}
 	}
-	return nil, false, false
+	return nil, "", false
 }
 
 func (c *crowd) add(l *line, sub *hub.Subscription[frame]) {
@@ -178,30 +184,30 @@ func (c *crowd) remove(l *line) {
 }
 
 // detach leaves a member alone.
-func (c *crowd) detach(l *line, rest []byte, last bool) {
-	f := &jobFeed{topics: l.topic.owner, topic: l.topic, sub: c.sub.Fork()}
+func (c *crowd) detach(l *line, rest []byte, end ending) {
+	f := &jobFeed{topics: l.topic.owner, topic: l.topic, sub: c.sub.Fork(), reading: reading{since: l.since}}
 	c.remove(l)
 	var ctx context.Context
 	ctx, l.cancel = context.WithCancelCause(context.Background())
 	c.lines.work.Add(1)
-	go l.crawl(ctx, f, rest, last)
+	go l.crawl(ctx, f, rest, end)
 }
 
 func (c *crowd) scatter() {
 	for len(c.members) > 0 {
-		c.detach(c.members[len(c.members)-1], nil, false)
+		c.detach(c.members[len(c.members)-1], nil, "")
 	}
 }
 
 // end is the end of a line; unlock closes it.
-func (c *crowd) end(l *line) {
+func (c *crowd) end(l *line, why ending) {
 	if l.at >= 0 {
 		c.remove(l)
 	}
 	if l.cancel != nil {
 		l.cancel(nil)
 	}
-	l.done, l.cancel = true, nil
+	l.done, l.cancel, l.why = true, nil, why
 	c.over = append(c.over, l)
 }
 
@@ -212,7 +218,7 @@ func (c *crowd) gone(l *line) {
 	switch {
 	case l.done:
 	case l.at >= 0:
-		c.end(l)
+		c.end(l, endGone)
 	default:
 		l.cancel(errGone)
 		l.fd = -1
@@ -231,7 +237,7 @@ func (c *crowd) dismissLocked(l *line, reason error) {
 	switch {
 	case l.done:
 	case l.at >= 0:
-		p := newPacket(true, func(b []byte) []byte {
+		p := newPacket(endingOf(reason), func(b []byte) []byte {
 			if errors.Is(reason, errExpired) {
 				return appendError(b, true, status.Convert(accessStatus(access.Expired())))
 			}

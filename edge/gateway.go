@@ -179,8 +179,11 @@ func (c *client) fail(w http.ResponseWriter, call *call, err error) {
 
 // attach opens a call's way out.
 func (c *client) attach(call *call, f feed, release func()) {
-	open := c.metrics.streams.WithLabelValues(call.kind)
+	open := c.metrics.streams.WithLabelValues(call.kind, transportOf(call.major))
 	open.Inc()
+	if call.cursor.given {
+		c.metrics.resumes.WithLabelValues(call.kind).Inc()
+	}
 	call.release = func() {
 		release()
 		open.Dec()

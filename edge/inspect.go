@@ -106,7 +106,7 @@ func (i *inspector) cluster(ctx context.Context, id *access.Identity) (proto.Mes
 	}
 	m.Edge = &inspectv1.Edge{
 		Name:       i.name,
-		JobStreams: total(i.metrics.streams.WithLabelValues(kindJob)), WatchStreams: total(i.metrics.streams.WithLabelValues(kindWatch)),
+		JobStreams: i.metrics.open(kindJob), WatchStreams: i.metrics.open(kindWatch),
 		Topics: total(i.metrics.topics), Delivered: total(i.metrics.framesSent), Encoded: total(i.metrics.framesEncoded),
 		Gaps: total(i.metrics.gaps), Slow: total(i.metrics.writeTimeouts), Refused: total(i.metrics.refused),
 		Settings: []*inspectv1.Setting{
@@ -116,6 +116,11 @@ func (i *inspector) cluster(ctx context.Context, id *access.Identity) (proto.Mes
 		},
 	}
 	return m, nil
+}
+
+// open is how many streams of a kind are open, whatever their transport.
+func (m *metrics) open(kind string) float64 {
+	return total(m.streams.MustCurryWith(prometheus.Labels{"kind": kind}))
 }
 
 // total sums a metric over its labels.

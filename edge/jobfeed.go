@@ -28,7 +28,8 @@ type jobFeed struct {
 	// rest of a page that is too large for one write.
 	rest []hub.Item[frame]
 	// last: the topic is over, and what the log still has is all there is.
-	last bool
+	last    bool
+	reading reading
 }
 
 // start is where a subscription without a cursor begins.
@@ -44,7 +45,7 @@ type start struct {
 // waits for a router's first word, at most openTimeout. Errors are gRPC statuses
 // or ctx's cause.
 func openJob(ctx context.Context, s *topics, in *eventbusv1.SubscribeRequest, c cursor) (*jobFeed, error) {
-	f := &jobFeed{topics: s, reset: c.unreadable}
+	f := &jobFeed{topics: s, reset: c.unreadable, reading: newReading(c)}
 	f.start.after = c.after
 	key := jobKey{in.GetDomain(), in.GetJobId()}
 	if !c.given && in.GetReplay() != eventbusv1.Replay_REPLAY_UNSPECIFIED {
@@ -66,6 +67,7 @@ func openJob(ctx context.Context, s *topics, in *eventbusv1.SubscribeRequest, c 
 
 // close lets go of the topic.
 func (f *jobFeed) close() {
+	f.caughtUp()
 	if f.topic != nil {
 		f.topics.leave(f.topic)
 	}
@@ -160,6 +162,9 @@ func (f *jobFeed) next(ctx context.Context, o *outlet) error {
 		case err != nil:
 			return err
 		}
+		if len(b.Items) == 0 {
+			f.caughtUp()
+		}
 		if b.Gap != nil && !f.reset {
 			o.gap(&eventbusv1.Gap{Reason: eventbusv1.Gap_Reason(b.Gap.Reason), OldestId: idText(b.Gap.Oldest)})
 		}
@@ -192,10 +197,10 @@ func (f *jobFeed) send(o *outlet, items []hub.Item[frame]) {
 	bytes := 0
 	for i, it := range items {
 		if bytes += it.Size; i > 0 && bytes > limits().BatchBytes {
-			f.rest = items[i:]
+			o.events, f.rest = items[:i], items[i:]
 			return
 		}
 		o.frame(it.Value)
 	}
-	f.rest = nil
+	o.events, f.rest = items, nil
 }

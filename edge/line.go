@@ -22,9 +22,12 @@ type line struct {
 	// fd is conn's as long as conn is open: only who ends the line closes it.
 	fd      int
 	chunked bool
+	// since is when it began, in milliseconds since 1970.
+	since uint64
 
 	// What follows is guarded by topic.crowd.mu.
 	done bool
+	why  ending // where done
 	// at is its place among the members; -1 while it is alone.
 	at int
 	// wrote is when a member was written something, by lines.now.
@@ -42,8 +45,8 @@ func (l *line) send(p *packet) (rest []byte, err error) {
 
 // crawl serves a line that is alone, until it has joined the crowd, or to the
 // end: first the rest of a packet, then what the feed has, each write with its
-// deadline. Last is that nothing follows the rest.
-func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, last bool) {
+// deadline. With an end, nothing follows the rest.
+func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, end ending) {
 	defer l.lines.work.Done()
 	cw := &chunkWriter{l.conn, l.chunked}
 	w := &streamWriter{
@@ -56,18 +59,18 @@ func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, last bool) {
 	o.opened, o.feed = true, f
 	for {
 		w.raw(l.conn, rest)
-		if last || w.err != nil {
+		if end != "" || w.err != nil {
 			break
 		}
 		var joined bool
-		if rest, last, joined = l.topic.crowd.join(ctx, l, f); joined {
+		if rest, end, joined = l.topic.crowd.join(ctx, l, f); joined {
 			return
 		}
-		if last || len(rest) > 0 {
+		if end != "" || len(rest) > 0 {
 			continue
 		}
 		if o.fill(ctx) != nil {
-			rest, last = nil, true
+			rest, end = nil, o.why
 			if l.chunked {
 				rest = []byte(lastChunk)
 			}
@@ -76,9 +79,13 @@ func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, last bool) {
 		_, _ = w.Write(o.body.GetData())
 		_ = w.FlushError()
 	}
+	f.caughtUp()
+	if w.err != nil {
+		end = w.why
+	}
 	c := &l.topic.crowd
 	c.mu.Lock()
-	c.end(l)
+	c.end(l, end)
 	c.unlock()
 }
 
@@ -97,7 +104,8 @@ func (w *streamWriter) raw(c net.Conn, b []byte) {
 // finds room for the next one.
 func (l *line) finish() {
 	l.lines.forget(l)
-	l.lines.client.metrics.streams.WithLabelValues(kindJob).Dec()
+	l.lines.client.metrics.streams.WithLabelValues(kindJob, transportLine).Dec()
+	l.lines.client.metrics.ended.WithLabelValues(string(l.why)).Inc()
 	l.leave()
 	l.topic.owner.leave(l.topic)
 	if l.fd >= 0 {

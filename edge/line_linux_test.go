@@ -23,7 +23,7 @@ import (
 	"github.com/eco2-team/eventbus/router/hub"
 )
 
-func (e *testEdge) streams() int { return counter(e.metrics.streams.WithLabelValues(kindJob)) }
+func (e *testEdge) streams() int { return int(e.metrics.open(kindJob)) }
 
 // members is how many lines of a job stand together.
 func (e *testEdge) members(job string) int {

@@ -118,7 +118,7 @@ func (s *lines) takeOver(c *call, f *jobFeed) bool {
 		return false
 	}
 	c.out.w.err = http.ErrHijacked // it is no longer the call's
-	l := &line{lines: s, topic: f.topic, leave: c.leave, chunked: c.chunked, at: -1}
+	l := &line{lines: s, topic: f.topic, leave: c.leave, chunked: c.chunked, at: -1, since: f.reading.since}
 	fd := -1
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		l.conn, fd = tcp, descriptor(tcp)
@@ -133,11 +133,13 @@ func (s *lines) takeOver(c *call, f *jobFeed) bool {
 		l.until = s.now() + int64(time.Until(t))
 	}
 	c.leave, c.release = nil, nil // they are the line's
+	s.client.metrics.streams.WithLabelValues(kindJob, transportHTTP1).Dec()
+	s.client.metrics.streams.WithLabelValues(kindJob, transportLine).Inc()
 	var ctx context.Context
 	ctx, l.cancel = context.WithCancelCause(context.Background())
 	s.remember(l)
 	s.work.Add(1)
-	go l.crawl(ctx, f, nil, false)
+	go l.crawl(ctx, f, nil, "")
 	return true
 }
 
@@ -203,7 +205,7 @@ func (s *lines) silence() time.Duration { return s.heartbeat - s.every() }
 func (s *lines) tick() {
 	t := time.NewTicker(s.every())
 	defer t.Stop()
-	keepalive := newPacket(false, func(b []byte) []byte { return appendKeepalive(b, true) })
+	keepalive := newPacket("", func(b []byte) []byte { return appendKeepalive(b, true) })
 	var all []*line
 	for {
 		select {

@@ -14,6 +14,7 @@ import (
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/access"
+	"github.com/eco2-team/eventbus/router/hub"
 )
 
 const (
@@ -30,6 +31,8 @@ type feed interface {
 	// time. Its errors end the stream: io.EOF as it should end, others as an error
 	// that the browser is told.
 	next(ctx context.Context, o *outlet) error
+	// wrote is told of the events that the browser's connection took.
+	wrote(items []hub.Item[frame])
 }
 
 // outlet is a browser's stream on its way out. Each fill gathers what is written
@@ -49,9 +52,13 @@ type outlet struct {
 	one    []byte
 	buf    *[]byte
 	frames int
+	// events are those gathered, where the feed is told when they are written. They
+	// are the feed's, which does not change them before its next.
+	events []hub.Item[frame]
 
 	opened bool
-	closed bool // what was gathered last is the end
+	closed bool   // what was gathered last is the end
+	why    ending // of the end
 }
 
 func newOutlet(sse bool, w *streamWriter, c *client) *outlet {
@@ -101,18 +108,35 @@ func (o *outlet) end(ctx context.Context, err error) error {
 	o.closed = true
 	switch {
 	case errors.Is(context.Cause(ctx), errDraining):
-		if !o.sse {
+		if o.why = endDrain; !o.sse {
 			return o.rest()
 		}
 		o.append(func(b []byte) []byte { return appendAway(b, awayMillis()) })
 	case errors.Is(context.Cause(ctx), errExpired):
+		o.why = endExpired
 		o.append(func(b []byte) []byte { return appendError(b, o.sse, status.Convert(accessStatus(access.Expired()))) })
-	case errors.Is(err, io.EOF), ctx.Err() != nil:
+	case errors.Is(err, io.EOF):
+		o.why = endOver
+		return o.rest()
+	case ctx.Err() != nil:
+		o.why = endGone
 		return o.rest()
 	default:
+		o.why = endError
 		o.append(func(b []byte) []byte { return appendError(b, o.sse, status.Convert(err)) })
 	}
 	return nil
+}
+
+// count counts the end of a stream that had begun.
+func (o *outlet) count() {
+	why := o.why
+	if o.w.err != nil {
+		why = o.w.why
+	} else if why == "" {
+		why = endGone
+	}
+	o.metrics.ended.WithLabelValues(string(why)).Inc()
 }
 
 // rest is io.EOF unless something is still to be written.
@@ -159,6 +183,10 @@ func (o *outlet) append(add func([]byte) []byte) {
 
 // reset gives the buffer back: what it held was written.
 func (o *outlet) reset() {
+	if len(o.events) > 0 && o.w.err == nil {
+		o.feed.wrote(o.events)
+	}
+	o.events = nil
 	o.one, o.frames, o.body.Data = nil, 0, nil
 	if o.buf != nil {
 		if cap(*o.buf) <= maxPooled {
@@ -185,6 +213,7 @@ type streamWriter struct {
 	deadline time.Time
 	timeouts interface{ Inc() }
 	err      error
+	why      ending // of err
 }
 
 // pace is what a browser must read at.
@@ -245,8 +274,9 @@ func (w *streamWriter) note(err error) {
 	if err == nil || w.err != nil {
 		return
 	}
-	w.err = err
+	w.err, w.why = err, endGone
 	if errors.Is(err, os.ErrDeadlineExceeded) || !w.deadline.IsZero() && time.Now().After(w.deadline) {
 		w.timeouts.Inc()
+		w.why = endTimeout
 	}
 }

@@ -13,8 +13,8 @@ import (
 // as a chunk for HTTP/1.1. Both are parts of one buffer.
 type packet struct {
 	plain, chunk, buf []byte
-	// last: the stream ends with it.
-	last bool
+	// end: the stream ends with it, and why; empty: it goes on.
+	end ending
 }
 
 func (p *packet) bytes(chunked bool) []byte {
@@ -34,8 +34,8 @@ const (
 )
 
 // newPacket is a packet of what add appends.
-func newPacket(last bool, add func([]byte) []byte) packet {
-	return seal(add(room(nil)), last)
+func newPacket(end ending, add func([]byte) []byte) packet {
+	return seal(add(room(nil)), end)
 }
 
 // room begins a packet's data.
@@ -45,17 +45,17 @@ func room(buf []byte) []byte {
 }
 
 // seal makes a packet of data that has chunkRoom before it.
-func seal(b []byte, last bool) packet {
+func seal(b []byte, why ending) packet {
 	end := len(b)
 	var size [chunkRoom]byte
 	head := append(strconv.AppendUint(size[:0], uint64(end-chunkRoom), 16), chunkEnd...)
 	start := chunkRoom - len(head)
 	copy(b[start:], head)
 	b = append(b, chunkEnd...)
-	if last {
+	if why != "" {
 		b = append(b, lastChunk...)
 	}
-	return packet{plain: b[chunkRoom:end:end], chunk: b[start:], buf: b, last: last}
+	return packet{plain: b[chunkRoom:end:end], chunk: b[start:], buf: b, end: why}
 }
 
 // scratch is what it takes to hand events on; it is borrowed.
@@ -70,7 +70,11 @@ func (s *scratch) packet(items []hub.Item[frame]) packet {
 	for _, it := range items {
 		b = append(b, it.Value.text...)
 	}
-	p := seal(b, items[len(items)-1].Final)
+	var end ending
+	if items[len(items)-1].Final {
+		end = endOver
+	}
+	p := seal(b, end)
 	s.buf = p.buf
 	return p
 }

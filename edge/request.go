@@ -31,7 +31,9 @@ const legacyDomain = "scan"
 // call is what the edge knows of a request beyond what the gateway reads from it.
 type call struct {
 	// kind is empty for a call that is no stream.
-	kind   string
+	kind string
+	// major is HTTP's version.
+	major  int
 	sse    bool
 	cursor cursor
 	// key is the header Idempotency-Key.
@@ -55,10 +57,11 @@ func (c *call) streams() bool { return c.kind != "" }
 
 // end lets go of what the call holds.
 func (c *call) end() {
+	c.out.reset()
 	if c.release != nil {
 		c.release()
+		c.out.count()
 	}
-	c.out.reset()
 	c.out.w.finish()
 }
 
@@ -137,7 +140,7 @@ func match(path string) (route, bool) {
 // admit reads what the gateway would not, and makes r fit for it. It may replace
 // r's body, query and headers. The call is never nil.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*call, error) {
-	c := &call{}
+	c := &call{major: r.ProtoMajor}
 	rt, known := match(r.URL.Path)
 	switch {
 	case len(r.URL.Path) > maxPathBytes:

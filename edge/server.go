@@ -46,6 +46,7 @@ import (
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/certs"
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 //go:embed openapi.json
@@ -69,6 +70,8 @@ type Options struct {
 	RouterToken string
 	// Relay is the router in this process; nil: jobs come through the connection.
 	Relay relayv1.RelayServiceClient
+	// Trace has the way of events written down; nil is nowhere.
+	Trace *trace.Tracer
 	// Failed is told when the server stops by itself. It may be nil.
 	Failed func(error)
 }
@@ -134,7 +137,7 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 		buffers: &sync.Pool{New: func() any { return new([]byte) }}}
 	s.inspector = newInspector(s)
 	s.lines = newLines(s.client, &s.pace, opts.Heartbeat)
-	s.topics.lines = s.lines
+	s.topics.lines, s.topics.trace = s.lines, opts.Trace
 	if s.gateway, err = newGateway(s.client); err != nil {
 		return nil, fmt.Errorf("edge: gateway: %w", err)
 	}

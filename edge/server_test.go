@@ -111,7 +111,7 @@ func TestServer_BrowserThatNeverReadsIsCutOffAndSlowsNobody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			timeouts := counter(e.metrics.writeTimeouts)
-			streams := func() int { return counter(e.metrics.streams.WithLabelValues(kindJob)) }
+			streams := func() int { return int(e.metrics.open(kindJob)) }
 			job := strings.ReplaceAll(name, "/", "-")
 			good := e.open(jobPath(job)).opened()
 			open(job)
@@ -247,7 +247,7 @@ func TestServer_DrainSendsEverybodyAwayWithoutAnError(t *testing.T) {
 		t.Error("it still listens")
 	}
 	until(t, "the router is left", func() bool { return f.open.Load() == 0 })
-	same(t, "streams", counter(e.metrics.streams.WithLabelValues(kindJob)), 0)
+	same(t, "streams", int(e.metrics.open(kindJob)), 0)
 }
 
 func TestServer_NewStreamWhileDrainingIsSentAway(t *testing.T) {
@@ -337,7 +337,7 @@ func TestServer_SeedH08_ThousandFinishedSubscriptionsLeaveNothing(t *testing.T) 
 		}
 	}
 	until(t, "gauges are back", func() bool {
-		return counter(e.metrics.streams.WithLabelValues(kindJob)) == 0 && counter(e.metrics.topics) == 0
+		return int(e.metrics.open(kindJob)) == 0 && counter(e.metrics.topics) == 0
 	})
 	until(t, "goroutines are back", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
 	if _, now := settled(); now > heap+2<<20 {

@@ -29,6 +29,8 @@ type frame struct {
 	// NDJSON line.
 	text []byte
 	json int
+	// trail is nil unless the event's way is written down.
+	trail *trail
 }
 
 func (f frame) bytes(sse bool) []byte {
@@ -78,7 +80,7 @@ func textItem(m *relayv1.Text) (hub.Item[frame], error) {
 func (c *encoder) frame(id string, e *event.Event) frame {
 	var start int
 	c.scratch, start = appendFrame(c.scratch[:0], id, e)
-	return frame{bytes.Clone(c.scratch), start}
+	return frame{text: bytes.Clone(c.scratch), json: start}
 }
 
 // appendFrame appends the frame of an event and tells where its JSON begins. The

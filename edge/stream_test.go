@@ -282,11 +282,11 @@ func TestStream_EndsAfterItLeftNothingBehind(t *testing.T) {
 	f.steps("j", 1)
 	b := e.open(jobPath("j")).opened()
 	b.ids(1)
-	same(t, "streams", counter(e.metrics.streams.WithLabelValues(kindJob)), 1)
+	same(t, "streams", int(e.metrics.open(kindJob)), 1)
 	same(t, "topics", counter(e.metrics.topics), 1)
 	b.close()
 	until(t, "the stream from the router is closed", func() bool { return f.open.Load() == 0 })
 	until(t, "gauges are back", func() bool {
-		return counter(e.metrics.streams.WithLabelValues(kindJob)) == 0 && counter(e.metrics.topics) == 0
+		return int(e.metrics.open(kindJob)) == 0 && counter(e.metrics.topics) == 0
 	})
 }

@@ -133,11 +133,15 @@ func (t *topic) take(w *relayv1.Word) error {
 			return err
 		}
 		if it.ID.Compare(last) <= 0 {
+			t.owner.metrics.duplicates.Inc()
 			continue // seen: what follows a ring must be newer
 		}
 		items, last = append(items, it), it.ID
 	}
 	t.owner.metrics.framesEncoded.Add(float64(len(items)))
+	if t.owner.trace != nil {
+		t.received(items)
+	}
 	// A log whose first event is not the job's first has lost some: who begins at
 	// the start must learn that from the log.
 	lostStart := t.after.IsZero() && len(events) > 0 && events[0].GetSeq() > 1

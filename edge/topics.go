@@ -17,6 +17,7 @@ import (
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 // topics holds the jobs that browsers of this edge follow. It is safe for
@@ -29,6 +30,7 @@ type topics struct {
 	heartbeat time.Duration
 	metrics   *metrics
 	lines     *lines
+	trace     *trace.Tracer // nil: nobody wants to know
 	log       *slog.Logger
 	// lostLog: a router that stops breaks many streams at once, and one line says
 	// it.

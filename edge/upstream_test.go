@@ -208,7 +208,7 @@ func TestUpstream_BrowsersBehindOneHoleShareTheReads(t *testing.T) {
 	for range n {
 		browsers = append(browsers, e.open(jobPath("j")).opened())
 	}
-	until(t, "all are there", func() bool { return counter(e.metrics.streams.WithLabelValues(kindJob)) == n+1 })
+	until(t, "all are there", func() bool { return int(e.metrics.open(kindJob)) == n+1 })
 	close(release)
 	for _, b := range browsers {
 		same(t, "everything", b.ids(100), ids)

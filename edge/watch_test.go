@@ -59,7 +59,7 @@ func TestWatch_IDIsTheCursorAfterEachEvent(t *testing.T) {
 			t.Fatalf("an empty id: %q", frame)
 		}
 	}
-	same(t, "gauge", counter(e.metrics.streams.WithLabelValues(kindWatch)), 1)
+	same(t, "gauge", int(e.metrics.open(kindWatch)), 1)
 }
 
 // jobOf is a job of the shard.

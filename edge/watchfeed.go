@@ -14,6 +14,8 @@ import (
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
+	"github.com/eco2-team/eventbus/router/hub"
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 // watchFeed is one browser's Watch: a stream from a router of its own, because
@@ -30,6 +32,7 @@ type watchFeed struct {
 	// sent is the cursor that the browser has.
 	sent    string
 	encoder encoder
+	reading reading
 }
 
 // openWatch waits for a router's first word, at most openTimeout. A cursor of
@@ -37,7 +40,7 @@ type watchFeed struct {
 // that is retained, and not an error, which would end the browser for ever. Errors are gRPC statuses or ctx's
 // cause.
 func openWatch(ctx context.Context, s *topics, in *eventbusv1.WatchRequest, c cursor) (*watchFeed, error) {
-	f := &watchFeed{topics: s, req: proto.CloneOf(in), retry: newPatience(), reset: c.unreadable}
+	f := &watchFeed{topics: s, req: proto.CloneOf(in), retry: newPatience(), reset: c.unreadable, reading: newReading(c)}
 	f.req.Cursor, f.sent = c.text, c.text
 	if c.unreadable {
 		f.req.Cursor = fromStart
@@ -63,6 +66,7 @@ func (f *watchFeed) open(ctx context.Context) (err error) {
 }
 
 func (f *watchFeed) close() {
+	f.reading.caughtUp(f.topics.metrics)
 	if f.up != nil {
 		f.up.close()
 	}
@@ -129,6 +133,8 @@ func (f *watchFeed) send(o *outlet, m *eventbusv1.WatchResponse) error {
 	}
 	if len(m.GetEvents()) > 0 {
 		f.reset = false
+	} else {
+		f.reading.caughtUp(f.topics.metrics)
 	}
 	events := make([]event.Event, len(m.GetEvents()))
 	for i, pe := range m.GetEvents() {
@@ -138,8 +144,13 @@ func (f *watchFeed) send(o *outlet, m *eventbusv1.WatchResponse) error {
 		}
 	}
 	ids := watchCursors(f.req.GetCursor(), m.GetCursor(), events)
+	o.events = make([]hub.Item[frame], len(events))
 	for i := range events {
-		o.frame(f.encoder.frame(ids[i], &events[i]))
+		o.events[i] = hub.Item[frame]{ID: events[i].ID, Value: f.encoder.frame(ids[i], &events[i])}
+		if f.topics.trace != nil {
+			o.events[i].Value.trail = f.topics.follow(trace.Of(&events[i]), false)
+		}
+		o.frame(o.events[i].Value)
 		if ids[i] != "" {
 			f.sent = ids[i]
 		}

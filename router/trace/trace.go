@@ -135,6 +135,11 @@ func (t *Tracer) parent(traceparent string) (c trace.SpanContext, ok bool) {
 	return c, c.IsValid()
 }
 
+// Wants tells whether a step of an event with this traceparent would be written down.
+func (t *Tracer) Wants(traceparent string) bool {
+	return t.log != nil || t.exports && sampled(traceparent)
+}
+
 // TraceID is that of the event's trace, where it is sampled and exported; else empty.
 // It is what an exemplar names.
 func (t *Tracer) TraceID(traceparent string) string {

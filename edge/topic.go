@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,12 +47,8 @@ type topic struct {
 	// crowd is poked after each change of the ring.
 	crowd crowd
 
-	// opened is closed once the router's first word is there, or openErr.
-	opened  chan struct{}
-	settled sync.Once
-	openErr error
-	// late ends the wait for the first word.
-	late *time.Timer
+	// opening is the wait for the router's first word; nil once that was good.
+	opening atomic.Pointer[opening]
 
 	// handle, again and left are guarded by relay.mu: the topic's name in the stream,
 	// the next attempt after the router ended it, and whether the last browser left.
@@ -69,18 +66,48 @@ type topic struct {
 	added time.Time
 }
 
+// opening is what those wait for who came before the router's first word.
+type opening struct {
+	once sync.Once
+	// done is closed once there is an answer: err.
+	done chan struct{}
+	err  error
+	// late ends the wait.
+	late *time.Timer
+}
+
 // settle gives those who wait for the first word their answer, once; it tells
 // whether this was it. With an error, later browsers open another topic.
 func (t *topic) settle(err error) (first bool) {
-	t.settled.Do(func() {
+	o := t.opening.Load()
+	if o == nil {
+		return false
+	}
+	o.once.Do(func() {
 		first = true
-		t.late.Stop()
-		if t.openErr = err; err != nil {
+		o.late.Stop()
+		if o.err = err; err != nil {
 			t.owner.forget(t)
+		} else {
+			t.opening.Store(nil)
 		}
-		close(t.opened)
+		close(o.done)
 	})
 	return first
+}
+
+// opened waits for the router's first word; the error is its answer.
+func (t *topic) opened(ctx context.Context) (answer, cause error) {
+	o := t.opening.Load()
+	if o == nil {
+		return nil, nil
+	}
+	select {
+	case <-o.done:
+		return o.err, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // ended is the job's end in the stream: it is over, or a router refuses it, for

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,13 +84,12 @@ func (s *topics) subscribe(ctx context.Context, r *eventbusv1.SubscribeRequest) 
 func (s *topics) join(ctx context.Context, key jobKey, after event.ID) (*topic, error) {
 	for {
 		t := s.hold(key, after)
-		select {
-		case <-t.opened:
-		case <-ctx.Done():
+		refused, cause := t.opened(ctx)
+		if cause != nil {
 			s.leave(t)
-			return nil, context.Cause(ctx)
+			return nil, cause
 		}
-		err := t.openErr
+		err := refused
 		if err == nil {
 			if !t.over(after) {
 				return t, nil
@@ -99,7 +99,7 @@ func (s *topics) join(ctx context.Context, key jobKey, after event.ID) (*topic, 
 		s.leave(t)
 		// That the job is over for the cursor of the browser that opened the topic
 		// says nothing about another cursor.
-		if t.openErr != nil && status.Code(err) == codes.OutOfRange && t.at != after {
+		if refused != nil && status.Code(err) == codes.OutOfRange && t.at != after {
 			continue
 		}
 		return nil, err
@@ -112,14 +112,17 @@ func (s *topics) hold(key jobKey, after event.ID) *topic {
 	defer s.mu.Unlock()
 	t := s.byJob[key]
 	if t == nil {
+		key.job = strings.Clone(key.job) // a part of the request, which need not live as long
 		t = &topic{
-			owner: s, key: key, at: after, after: after, opened: make(chan struct{}),
+			owner: s, key: key, at: after, after: after,
 			relay: s.relays[maphash.String(s.seed, key.job)%uint64(len(s.relays))],
 		}
 		t.crowd.lines = s.lines
 		t.log = &pages{key: key, owner: s}
 		t.ring.Store(hub.NewTopicAt[frame](limits(), after))
-		t.late = time.AfterFunc(openTimeout, func() { t.settle(errNoWord) })
+		o := &opening{done: make(chan struct{})}
+		t.opening.Store(o)
+		o.late = time.AfterFunc(openTimeout, func() { t.settle(errNoWord) })
 		s.byJob[key] = t
 		s.metrics.topics.Inc()
 		t.relay.add(t)
@@ -139,7 +142,9 @@ func (s *topics) leave(t *topic) {
 	s.mu.Unlock()
 	if last {
 		t.relay.drop(t)
-		t.late.Stop()
+		if o := t.opening.Load(); o != nil {
+			o.late.Stop()
+		}
 		t.log.end()
 		s.metrics.topics.Dec()
 	}

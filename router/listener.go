@@ -35,7 +35,8 @@ type listener struct {
 type channel struct {
 	// handlers is replaced, never changed: dispatch reads it without the lock.
 	handlers []*handler
-	// confirmed is closed once Redis confirmed the subscription for the first time.
+	// confirmed is closed, and then nil, once Redis confirmed the subscription for the
+	// first time.
 	confirmed chan struct{}
 	joined    bool
 	// late: somebody did not wait for the confirmation.
@@ -124,13 +125,19 @@ func (l *listener) enter(ctx context.Context, wants []want) []*channel {
 // confirmed waits for the confirmation of what enter returned, until timeout or
 // the end of ctx. The timer may serve for several channels.
 func (l *listener) confirmed(ctx context.Context, ch *channel, timeout *time.Timer) {
+	l.mu.Lock()
+	done := ch.confirmed
+	l.mu.Unlock()
+	if done == nil {
+		return
+	}
 	select {
-	case <-ch.confirmed:
+	case <-done:
 		return
 	default:
 	}
 	select {
-	case <-ch.confirmed:
+	case <-done:
 	case <-timeout.C:
 		timeout.Reset(0)
 		l.mu.Lock()
@@ -272,6 +279,7 @@ func (l *listener) confirm(name string) bool {
 	if !ch.joined {
 		ch.joined = true
 		close(ch.confirmed)
+		ch.confirmed = nil
 	}
 	ch.late = false
 	return missed

@@ -81,10 +81,8 @@ type relayJob struct {
 	topic  *topic // nil until held
 	sub    *hub.Subscription[*Shown]
 	opened bool
-	// page or err is what the log had; read: there is one.
-	read bool
-	page hub.Batch[*Shown]
-	err  error
+	// read is what the log had; nil where nobody read it.
+	read *logRead
 
 	// place, woken and dropped are guarded by relay.mu.
 	place place
@@ -92,6 +90,12 @@ type relayJob struct {
 	woken   bool
 	dropped bool
 	next    *relayJob // in a jobQueue
+}
+
+// logRead is a page, or why there is none.
+type logRead struct {
+	page hub.Batch[*Shown]
+	err  error
 }
 
 // place is where a job is.
@@ -145,7 +149,7 @@ func (r *Relay) Add(handle uint64, domain, jobID string, after event.ID) error {
 
 // Refuse ends a job that never was one.
 func (r *Relay) Refuse(handle uint64, err error) error {
-	return r.add(&relayJob{relay: r, handle: handle, err: err, read: true}, nil)
+	return r.add(&relayJob{relay: r, handle: handle, read: &logRead{err: err}}, nil)
 }
 
 func (r *Relay) add(j *relayJob, opening *[]*relayJob) error {
@@ -160,7 +164,7 @@ func (r *Relay) add(j *relayJob, opening *[]*relayJob) error {
 		return event.Errorf(event.Exhausted, "%d jobs that were added are not taken", r.held)
 	}
 	if r.held >= MaxRelayJobs && opening != nil {
-		j.err, j.read = event.Errorf(event.Exhausted, "a stream carries at most %d jobs", MaxRelayJobs), true
+		j.read = &logRead{err: event.Errorf(event.Exhausted, "a stream carries at most %d jobs", MaxRelayJobs)}
 		opening = nil
 	}
 	r.held++
@@ -298,9 +302,12 @@ func (r *Relay) take() (j *relayJob, dropped bool) {
 
 // serve lets a job speak, and tells how many bytes it said.
 func (r *Relay) serve(j *relayJob) (bytes int) {
-	b, next, err := j.page, hub.More, j.err
-	if j.read {
-		j.read, j.page, j.err = false, hub.Batch[*Shown]{}, nil
+	var b hub.Batch[*Shown]
+	var next hub.Progress
+	var err error
+	if j.read != nil {
+		b, next, err = j.read.page, hub.More, j.read.err
+		j.read = nil
 		if j.sub != nil {
 			r.readDone()
 		}
@@ -361,8 +368,8 @@ func (r *Relay) startReads() {
 }
 
 func (r *Relay) read(j *relayJob) {
-	j.page, j.err = j.sub.ReadLog(r.ctx)
-	j.read = true
+	page, err := j.sub.ReadLog(r.ctx)
+	j.read = &logRead{page, err}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.enqueue(j)
@@ -389,7 +396,7 @@ func (r *Relay) forget(j *relayJob) {
 
 // release gives up what the job holds; it must be dropped, and with Next.
 func (r *Relay) release(j *relayJob) {
-	if j.read && j.sub != nil {
+	if j.read != nil && j.sub != nil {
 		r.readDone()
 	}
 	r.mu.Lock()

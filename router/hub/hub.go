@@ -104,7 +104,7 @@ type Topic[E any] struct {
 	parked *Subscription[E]
 	// losses counts calls of Lose, and gap is the latest one's.
 	losses uint64
-	gap    event.Gap
+	gap    *event.Gap
 	err    error
 	// moved is when the topic last got something new.
 	moved time.Time
@@ -194,7 +194,7 @@ func (t *Topic[E]) Lose(g event.Gap) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.losses++
-	t.gap = g
+	t.gap = &g
 	t.clear()
 	t.wake()
 }

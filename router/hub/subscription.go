@@ -171,7 +171,7 @@ func (s *Subscription[E]) take(maxBytes int) (behind bool, gap *event.Gap, err e
 	t := s.topic
 	if s.losses != t.losses {
 		s.losses = t.losses
-		gap := t.gap
+		gap := *t.gap
 		return false, &gap, nil
 	}
 	if s.atEnd && s.seen == t.version && !t.known {

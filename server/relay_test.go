@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
@@ -9,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	relayv1 "github.com/eco2-team/eventbus/gen/eventbus/relay/v1"
+	"github.com/eco2-team/eventbus/router/access"
 )
 
 // What is wrong with one job is its own end; events come as text; the drain ends
@@ -67,4 +70,52 @@ func TestRelay_JobsEndAloneAndTheDrainEndsAll(t *testing.T) {
 		}()
 	}
 	r.server.Stop(t.Context())
+}
+
+// A relay asks for each job whether the edge's token may have it. The one that it may
+// not is its own end, the others go on; when the token ends, all end.
+func TestRelay_EachJobNeedsAGrantOfTheEdgesToken(t *testing.T) {
+	r := newRig(t, guarded(t))
+	client := relayv1.NewRelayServiceClient(r.conn)
+	for name, ctx := range map[string]context.Context{"no token": testContext(t), "another's token": bearing(testContext(t), "x.y.z")} {
+		s, err := client.Relay(ctx)
+		if err == nil {
+			_, err = s.Recv()
+		}
+		if status.Code(err) != codes.Unauthenticated {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s, err := client.Relay(mint(t, time.Now().Add(-access.Leeway+2*time.Second), []string{"scan/mine"}, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(&relayv1.RelayRequest{Adds: []*relayv1.Add{
+		{Handle: 1, Domain: "scan", JobId: "mine"}, {Handle: 2, Domain: "scan", JobId: "other"}, {Handle: 3, Domain: "chat", JobId: "mine"},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	opened, ends := map[uint64]bool{}, map[uint64]codes.Code{}
+	for err == nil {
+		var m *relayv1.RelayResponse
+		if m, err = s.Recv(); err != nil {
+			break
+		}
+		for _, w := range m.GetWords() {
+			opened[w.GetHandle()] = opened[w.GetHandle()] || w.GetOpened()
+			if w.GetEnd() != nil {
+				st := new(spb.Status)
+				if err := proto.Unmarshal(w.GetEnd().GetStatus(), st); err != nil {
+					t.Fatal(err)
+				}
+				ends[w.GetHandle()] = codes.Code(st.GetCode())
+			}
+		}
+	}
+	if status.Code(err) != codes.Unauthenticated {
+		t.Errorf("with its token the stream ended with %v", err)
+	}
+	if !opened[1] || opened[2] || opened[3] || ends[1] != codes.OK || ends[2] != codes.PermissionDenied || ends[3] != codes.PermissionDenied {
+		t.Errorf("opened %v, ends %v", opened, ends)
+	}
 }

@@ -213,3 +213,10 @@ func TestRules_AreTheRouters(t *testing.T) {
 		}
 	}
 }
+
+// ruleHolds tells what the router says of a text.
+func ruleHolds(field, text string) bool {
+	return map[string]func(string) bool{
+		"domain": event.ValidDomain, "job_id": event.ValidJobID, "stage": event.ValidStage, "key": event.ValidKey,
+	}[field](text)
+}

@@ -75,7 +75,8 @@ func whySeen(p tab) {
 
 func publishSeen(p tab) {
 	p.until(hook("publish-stage")+" !== null", true)
-	p.do(chromedp.SetValue(`[data-testid=publish-stage]`, "gap"), chromedp.Click(`[data-testid=publish-send]`))
+	p.set("publish-stage", "gap")
+	p.click(`[data-testid=publish-send]`)
 	p.until(hook("rule-stage")+".textContent !== ''", true)
 	p.do(chromedp.Evaluate[chromedp.Void]("scrollTo(0, 0)"))
 }

@@ -80,7 +80,7 @@ export async function post(url, key, event) {
 function parse(raw) {
   const frame = { raw, event: 'message', data: '', comment: '' };
   for (const line of raw.split('\n')) {
-    const [, field, text] = /^(\w*):? ?(.*?)\r?$/.exec(line) ?? [];
+    const [, field, text] = /^(\w*):? ?(.*?)\r?$/s.exec(line) ?? [];
     if (line.startsWith(':')) frame.comment += text;
     else if (field === 'id') frame.id = text;
     else if (field === 'retry') frame.retry = Number(text);

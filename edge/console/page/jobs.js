@@ -2,7 +2,7 @@
 
 import { describe, follow, path, token } from './api.js';
 import { cluster } from './cluster-data.js';
-import { ago, count, el, hook, notice, setState, setText } from './dom.js';
+import { $, ago, count, el, hook, notice, setState, setText } from './dom.js';
 import { job as jobView } from './job.js';
 
 const MAX_ROWS = 300;
@@ -252,6 +252,7 @@ export function jobs(root, [domain = cluster.domains()[0] ?? 'scan', id = '']) {
     reroute([otherDomain, other = '']) {
       if (otherDomain !== domain) return null;
       show(other);
+      if (!left.checkVisibility()) $('main').focus(); // a small window shows the one or the other
       return other || `Jobs of ${domain}`;
     },
     close() {

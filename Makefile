@@ -147,6 +147,10 @@ endef
 breaking: buf ## Check that proto/ breaks no client of main (or of AGAINST=<revision>)
 	@.ci/breaking
 
+.PHONY: picture
+picture: deps ## Play what the README shows and write docs/images/eventbus.gif, from a real browser
+	go test ./server/quickstart -count=1 -run '^TestPicture' -args -picture=$(CURDIR)/docs/images/eventbus.gif
+
 .PHONY: checktidy
 checktidy: ## Check that go.mod and go.sum are tidy
 	go mod tidy -diff

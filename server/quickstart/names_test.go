@@ -59,7 +59,7 @@ var (
 	// invocation is a call of the program: what precedes it, and its words up to the end
 	// of the command.
 	invocation = regexp.MustCompile(`(?:^|[\n;&|(] *|-- /|\.bin/|[A-Z]=\S* +)eventbus((?: +(?:'[^']*'|"[^"]*"|[^\s'"|;&)#>` + "`" + `]+))+)`)
-	flag       = regexp.MustCompile(`^--([a-z][a-z-]*)`)
+	flagWord   = regexp.MustCompile(`^--([a-z][a-z-]*)`)
 )
 
 func TestPages_CommandsAndFlagsAreOnesOfTheProgram(t *testing.T) {
@@ -84,7 +84,7 @@ func TestPages_CommandsAndFlagsAreOnesOfTheProgram(t *testing.T) {
 					continue
 				}
 				for _, w := range words {
-					if f := flag.FindStringSubmatch(w); f != nil && !hasFlag(help, f[1]) {
+					if f := flagWord.FindStringSubmatch(w); f != nil && !hasFlag(help, f[1]) {
 						t.Errorf("%s: eventbus %s has no flag --%s", p.path, command, f[1])
 					}
 					found++

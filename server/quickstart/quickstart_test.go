@@ -2,7 +2,7 @@
 // docs/quickstart.md tell a newcomer to run, each section in a directory of its own,
 // against a real bus (quickstart_test.go), and looks up what all pages name: links
 // and headings (pages_test.go), commands, flags, settings, targets of make, files
-// (names_test.go).
+// (names_test.go). What the README's picture shows happens, too (picture_test.go).
 package quickstart
 
 import (

@@ -91,7 +91,7 @@ func (c *carrier) project(ctx context.Context) error {
 			events += len(rest[n].events)
 			n++
 		}
-		calls, jobs = append(calls, c.projection(rest[:n])), append(jobs, rest[:n])
+		calls, jobs = append(calls, c.projection(rest[:n], events)), append(jobs, rest[:n])
 		rest = rest[n:]
 	}
 	// Where there is one Redis it is the connection that claimed and will settle: see turn.
@@ -119,11 +119,11 @@ func (c *carrier) project(ctx context.Context) error {
 	return c.waitReplicas(ctx)
 }
 
-// projection is the script call for jobs.
-func (c *carrier) projection(jobs []*jobBatch) call {
+// projection is the script call for jobs with so many events.
+func (c *carrier) projection(jobs []*jobBatch, events int) call {
 	now := time.Now()
 	keys := make([]string, 0, 2*len(jobs))
-	args := append(make([]any, 0, 3+projectEvents*24), c.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
+	args := append(make([]any, 0, 3+7*len(jobs)+17*events), c.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
 	for _, job := range jobs {
 		domain := job.bridge.domain
 		keys = append(keys, logKey(domain, job.jobID), stateKey(domain, job.jobID))

@@ -34,9 +34,11 @@ import (
 	"github.com/eco2-team/eventbus/router"
 	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/embedded"
+	"github.com/eco2-team/eventbus/router/trace"
 	"github.com/eco2-team/eventbus/server"
 	"github.com/eco2-team/eventbus/server/command"
 	"github.com/eco2-team/eventbus/server/demo"
+	"github.com/eco2-team/eventbus/server/tracing"
 )
 
 // Set by the linker; see the Makefile.
@@ -138,7 +140,7 @@ func (c *routerCmd) Run() error {
 	if err := errors.Join(c.Bus.Check(), c.GRPC.Check(), c.Access.Check(), c.Common.Check()); err != nil {
 		return err
 	}
-	return runApp(c.Common, c.Access, c.Admin, c.modules(), fx.Provide(func(s *server.Server) server.Readiness { return s.Ready }))
+	return runApp("eventbus-router", c.Common, c.Access, c.Admin, c.modules(), fx.Provide(func(s *server.Server) server.Readiness { return s.Ready }))
 }
 
 func (c *routerCmd) modules() fx.Option {
@@ -150,7 +152,7 @@ func (c *edgeCmd) Run() error {
 	if err := errors.Join(c.Edge.Check(), c.Access.Check(), c.Common.Check()); err != nil {
 		return err
 	}
-	return runApp(c.Common, c.Access, c.Admin, edgeModules(c.Edge, fx.Supply(inside{})), fx.Provide(func(s *edge.Server) server.Readiness { return s.Ready }))
+	return runApp("eventbus-edge", c.Common, c.Access, c.Admin, edgeModules(c.Edge, fx.Supply(inside{})), fx.Provide(func(s *edge.Server) server.Readiness { return s.Ready }))
 }
 
 // inside is what an edge has from the router in its own process, if there is one.
@@ -162,11 +164,11 @@ type inside struct {
 // edgeModules is an edge; router provides its inside.
 func edgeModules(c edge.Config, router fx.Option) fx.Option {
 	return fx.Options(fx.Supply(c), edge.Module(), router, fx.Provide(
-		func(common server.Common, guard *access.Guard, in inside, log *slog.Logger, reg prometheus.Registerer) edge.Options {
+		func(common server.Common, guard *access.Guard, in inside, log *slog.Logger, t *trace.Tracer, reg prometheus.Registerer) edge.Options {
 			return edge.Options{
 				Heartbeat: common.HeartbeatInterval, Drain: common.DrainTimeout,
 				Console: console.Handler(console.Settings{TraceURL: c.TraceURL}), Access: guard, Log: log, Metrics: reg,
-				Relay: in.relay, RouterToken: in.token,
+				Relay: in.relay, RouterToken: in.token, Trace: t,
 			}
 		}))
 }
@@ -196,7 +198,7 @@ func (c *serveCmd) run(more fx.Option) error {
 	})
 	beside := fx.Provide(func(s *server.Server, guard *access.Guard) inside { return inside{s.Inside(), guard.Insider()} })
 	both := routerCmd{Bus: c.Bus, GRPC: c.GRPC}
-	return runApp(c.Common, c.Access, c.Admin, fx.Options(both.modules(), edgeModules(c.Edge, beside)), ready, more)
+	return runApp("eventbus", c.Common, c.Access, c.Admin, fx.Options(both.modules(), edgeModules(c.Edge, beside)), ready, more)
 }
 
 // loopback is where this process reaches its own gRPC server. A port 0 is chosen
@@ -329,12 +331,16 @@ func (insider) RequireTransportSecurity() bool { return false }
 
 // runApp runs modules until a signal comes. The admin server starts first and
 // stops last: probes see the drain.
-func runApp(common server.Common, who access.Config, adminAddr string, options ...fx.Option) error {
+func runApp(service string, common server.Common, who access.Config, adminAddr string, options ...fx.Option) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: common.Level()}))
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("host name: %w", err)
+	}
 	app := fx.New(
-		fx.Supply(common, who, log, reg),
+		fx.Supply(common, who, log, reg, common.Tracing, tracing.Identity{Service: service, Version: version, Instance: host}),
 		fx.Provide(func(r *prometheus.Registry) prometheus.Registerer { return r }),
 		fx.WithLogger(func() fxevent.Logger {
 			l := &fxevent.SlogLogger{Logger: log}
@@ -344,6 +350,7 @@ func runApp(common server.Common, who access.Config, adminAddr string, options .
 		// Stopping may take the drain and what comes after it; fx's own 15 s would cut it.
 		fx.StopTimeout(common.DrainTimeout+30*time.Second),
 		server.AdminModule(adminAddr),
+		tracing.Module(),
 		access.Module(),
 		fx.Options(options...),
 	)

@@ -31,9 +31,9 @@ func newGateway(c *client) (*runtime.ServeMux, error) {
 		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
 			c.fail(w, callOf(ctx), err)
 		}),
-		// Headers: Authorization passes by itself, nothing else does, in neither
-		// direction.
-		runtime.WithIncomingHeaderMatcher(noHeader),
+		// Headers: Authorization passes by itself, and who publishes may name the trace;
+		// nothing else passes, in neither direction.
+		runtime.WithIncomingHeaderMatcher(traceHeader),
 		runtime.WithOutgoingHeaderMatcher(noHeader),
 		runtime.WithOutgoingTrailerMatcher(noHeader),
 		runtime.WithDisableChunkedEncoding(), // net/http chunks where HTTP/1.1 needs it
@@ -42,6 +42,8 @@ func newGateway(c *client) (*runtime.ServeMux, error) {
 	)
 	return mux, eventbusv1.RegisterEventBusServiceHandlerClient(context.Background(), mux, c)
 }
+
+func traceHeader(name string) (string, bool) { return "traceparent", name == "Traceparent" }
 
 func noHeader(string) (string, bool) { return "", false }
 

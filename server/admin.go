@@ -51,7 +51,9 @@ func NewAdmin(addr string, reg *prometheus.Registry, ready Readiness, log *slog.
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		Registry: reg,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError),
+		// For who asks for it: the format that has exemplars.
+		EnableOpenMetrics: true,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
 	}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/eco2-team/eventbus/router/certs"
+	"github.com/eco2-team/eventbus/server/tracing"
 )
 
 // Config is what the gRPC server can be told. The tags are the reference of
@@ -55,7 +57,9 @@ const maxPublishRate = 1e6
 type Common struct {
 	HeartbeatInterval time.Duration `env:"HEARTBEAT_INTERVAL" default:"15s" help:"A stream without events sends a heartbeat so often; 10ms-10m."`
 	DrainTimeout      time.Duration `env:"DRAIN_TIMEOUT" default:"30s" help:"When it stops, the process waits so long for calls and streams to end; at most 10m. Give its supervisor longer."`
-	LogLevel          string        `env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: ${enum}. debug has a line for each call."`
+	LogLevel          string        `env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: ${enum}. debug has a line for each call, and for each step of each event."`
+
+	Tracing tracing.Config `embed:"" group:"Traces"`
 }
 
 // Bounds of Common.
@@ -73,7 +77,7 @@ func (c *Common) Check() error {
 	vs.check(c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "DRAIN_TIMEOUT", c.DrainTimeout, "must be 0s-10m")
 	_, ok := level(c.LogLevel)
 	vs.check(ok, "LOG_LEVEL", c.LogLevel, "must be debug, info, warn or error")
-	return vs.err()
+	return errors.Join(vs.err(), c.Tracing.Check())
 }
 
 // Level is LogLevel for slog; Info where that is unknown.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/eco2-team/eventbus/server/tracing"
 )
 
 type processFlags struct {
@@ -26,12 +28,17 @@ func parse(t *testing.T, args ...string) (processFlags, error) {
 	return f, err
 }
 
+// common has the defaults of the package tracing, whose own tests have more.
+func common(heartbeat, drain time.Duration, level string) Common {
+	return Common{heartbeat, drain, level, tracing.Config{Protocol: "http/protobuf", Sampler: "parentbased_always_on", Exporter: "otlp"}}
+}
+
 func TestConfig_DefaultsAreThoseOfTheReference(t *testing.T) {
 	f, err := parse(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := processFlags{Config{GRPCAddr: ":9090", MaxConnectionAge: 5 * time.Minute, Reflection: true}, Common{15 * time.Second, 30 * time.Second, "info"}}
+	want := processFlags{Config{GRPCAddr: ":9090", MaxConnectionAge: 5 * time.Minute, Reflection: true}, common(15*time.Second, 30*time.Second, "info")}
 	if d := cmp.Diff(want, f); d != "" {
 		t.Error(d)
 	}
@@ -45,12 +52,12 @@ func TestConfig_EnvironmentAndFlagsAreNamedAlike(t *testing.T) {
 	t.Setenv("REFLECTION", "false")
 	t.Setenv("PUBLISH_RATE", "2.5")
 	t.Setenv("MAX_CONNECTION_AGE", "0")
-	want := processFlags{Config{GRPCAddr: "127.0.0.1:1", PublishRate: 2.5}, Common{2 * time.Second, 3 * time.Second, "warn"}}
+	want := processFlags{Config{GRPCAddr: "127.0.0.1:1", PublishRate: 2.5}, common(2*time.Second, 3*time.Second, "warn")}
 	f, err := parse(t)
 	if d := cmp.Diff(want, f); err != nil || d != "" {
 		t.Errorf("environment: %v %s", err, d)
 	}
-	want = processFlags{Config{GRPCAddr: ":2", MaxConnectionAge: time.Minute, PublishRate: 3, Reflection: true}, Common{4 * time.Second, 5 * time.Second, "error"}}
+	want = processFlags{Config{GRPCAddr: ":2", MaxConnectionAge: time.Minute, PublishRate: 3, Reflection: true}, common(4*time.Second, 5*time.Second, "error")}
 	f, err = parse(t, "--grpc-addr=:2", "--reflection", "--publish-rate=3", "--max-connection-age=1m", "--heartbeat-interval=4s", "--drain-timeout=5s", "--log-level=error")
 	if d := cmp.Diff(want, f); err != nil || d != "" {
 		t.Errorf("flags: %v %s", err, d)

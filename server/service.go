@@ -3,10 +3,13 @@ package server
 import (
 	"context"
 
+	"google.golang.org/grpc/metadata"
+
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router"
 	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
+	"github.com/eco2-team/eventbus/router/trace"
 )
 
 // service is eventbus.v1.EventBusService: it checks requests and converts. Its
@@ -24,6 +27,9 @@ func (s *service) Publish(ctx context.Context, r *eventbusv1.PublishRequest) (*e
 	if err := s.rules.publish(r); err != nil {
 		return nil, err
 	}
+	if s.bus.Trace() != nil {
+		ctx = incoming(ctx, s.bus.Trace())
+	}
 	receipts, err := s.bus.Publish(ctx, []router.Request{toRequest(r)})
 	if err != nil {
 		return nil, err
@@ -40,6 +46,9 @@ func (s *service) PublishBatch(ctx context.Context, r *eventbusv1.PublishBatchRe
 	for i, one := range r.GetRequests() {
 		reqs[i] = toRequest(one)
 	}
+	if s.bus.Trace() != nil {
+		ctx = incoming(ctx, s.bus.Trace())
+	}
 	receipts, err := s.bus.Publish(ctx, reqs)
 	if err != nil {
 		return nil, err
@@ -49,6 +58,15 @@ func (s *service) PublishBatch(ctx context.Context, r *eventbusv1.PublishBatchRe
 		resp.Responses[i] = toResponse(receipt)
 	}
 	return resp, nil
+}
+
+// incoming is the call's context with the trace that its metadata names: that of
+// events which name none themselves.
+func incoming(ctx context.Context, t *trace.Tracer) context.Context {
+	if v := metadata.ValueFromIncomingContext(ctx, "traceparent"); len(v) > 0 {
+		return t.Incoming(ctx, v[0])
+	}
+	return ctx
 }
 
 func toRequest(r *eventbusv1.PublishRequest) router.Request {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 )
 
@@ -25,6 +27,7 @@ type Ack struct {
 	job     *Job // may be nil
 	bytes   int
 	weight  int64
+	span    trace.Span // nil: the caller has none
 
 	// receipt and err are set before done is closed.
 	receipt Receipt

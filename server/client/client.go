@@ -2,8 +2,8 @@
 // services that follow jobs.
 //
 // It owns what each of them would have to write again: idempotency keys, retries,
-// batches, order and the flush at the end (publisher.go, lane.go, job.go), resuming
-// after a cut (subscribe.go, watch.go), the connection, TLS and tokens (client.go,
+// batches, order and the flush at the end (publisher.go, lane.go, job.go), traces
+// (trace.go), resuming after a cut (subscribe.go, watch.go), the connection, TLS and tokens (client.go,
 // token.go). It knows the bus's gRPC API only, and imports nothing of the bus but
 // gen/.
 //

@@ -151,6 +151,7 @@ func (p *Publisher) settle(batch []*Ack, responses []*eventbusv1.PublishResponse
 		} else {
 			a.receipt = Receipt{ID: responses[i].GetId(), Duplicate: responses[i].GetDuplicate()}
 		}
+		a.finish(err)
 		close(a.done)
 		p.room.Release(a.weight)
 	}

@@ -103,6 +103,9 @@ func WithKey(key string) SendOption {
 // ErrClosed, or that of ctx, which bounds the wait for room only: an event that was
 // taken is published even where ctx ends.
 //
+// Where ctx has an OpenTelemetry span, the event is part of its trace, unless it names
+// one itself.
+//
 // What the bus says of it comes by the Ack. A failure that nobody learned by Ack.Wait
 // comes by Flush or Close.
 func (p *Publisher) Send(ctx context.Context, e *eventbusv1.Event, opts ...SendOption) (*Ack, error) {
@@ -117,15 +120,18 @@ func (p *Publisher) send(ctx context.Context, e *eventbusv1.Event, job *Job, opt
 	if a.request.GetIdempotencyKey() == "" {
 		a.request.IdempotencyKey = p.prefix + strconv.FormatUint(p.number.Add(1), 36)
 	}
+	a.span = begin(ctx, e)
 	a.bytes = proto.Size(a.request)
 	a.weight = min(int64(a.bytes)+overhead, p.opts.Buffer) // one that is larger has the buffer to itself
 	if err := p.acquire(ctx, a.weight); err != nil {
+		a.finish(err)
 		return nil, err
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.closed {
 		p.room.Release(a.weight)
+		a.finish(ErrClosed)
 		return nil, ErrClosed
 	}
 	l := &p.lanes[laneOf(e.GetJobId())]

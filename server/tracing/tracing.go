@@ -30,7 +30,8 @@ import (
 )
 
 // Config is where traces go, and which. The names are OpenTelemetry's; what is not
-// here, such as OTEL_EXPORTER_OTLP_HEADERS, its SDK reads from the environment itself.
+// here, such as OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE or
+// OTEL_EXPORTER_OTLP_COMPRESSION, its SDK reads from the environment itself.
 type Config struct {
 	Endpoint       string `name:"otel-exporter-otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"OTLP collector that gets traces, as http://collector:4318. Default: none, no tracing."`
 	TracesEndpoint string `name:"otel-exporter-otlp-traces-endpoint" env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" placeholder:"URL" help:"The same, for traces only; by HTTP it has the whole path."`

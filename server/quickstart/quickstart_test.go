@@ -7,6 +7,7 @@ package quickstart
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/eco2-team/eventbus/server/bustest"
 )
@@ -93,7 +95,10 @@ func (p *place) write(name, text string) {
 
 func (p *place) shell(script string) {
 	p.t.Helper()
-	cmd := exec.CommandContext(p.t.Context(), "bash", "-euo", "pipefail", "-c", script)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 3*bustest.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
+	cmd.WaitDelay = time.Second // for what bash leaves behind
 	cmd.Dir = p.dir
 	tools, err := filepath.Abs(filepath.Join(root, ".bin"))
 	if err != nil {

@@ -88,6 +88,10 @@ fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
 	done; \
 	[ $$found = 1 ] || echo 'no fuzz tests'
 
+.PHONY: screenshots
+screenshots: deps ## Take the pictures of docs/console.md anew, from a real bus in a real browser
+	go test -count=1 ./edge/console -run TestShots -console.shots=$(CURDIR)/docs/images
+
 BENCH_FLAGS ?=
 .PHONY: bench
 bench: deps build ## Measure everything beside the floor, about 6 minutes, into docs/performance.md (BENCH_FLAGS)

@@ -37,7 +37,7 @@ func pictures() []picture {
 		{"overview-light", "#/", 1280, 800, "light", rated},
 		{"overview-dark", "#/", 1280, 800, "dark", rated},
 		{"overview-390", "#/", 390, 844, "light", rated},
-		{"job-light", "#/jobs/scan/" + exampleJob, 1280, 900, "light", jobSeen},
+		{"job-light", "#/jobs/scan/" + exampleJob, 1280, 1320, "light", jobSeen},
 		{"job-dark", "#/jobs/scan/" + exampleJob, 1280, 900, "dark", jobSeen},
 		{"job-390", "#/jobs/scan/" + exampleJob, 390, 844, "dark", jobSeen},
 		{"why-light", "#/jobs/scan/" + deadJob, 1280, 800, "light", whySeen},
@@ -49,8 +49,21 @@ func pictures() []picture {
 
 // rated waits until the page has seen enough to draw rates.
 func rated(p tab) {
+	points := 3
+	if *shots != "" {
+		points = 20 // for the eye
+	}
 	p.until(hook("rate-published")+" !== null", true)
-	p.until("document.querySelector('.charts polyline').points.numberOfItems >= 6", true)
+	p.until(fmt.Sprintf("document.querySelector('.charts polyline').points.numberOfItems >= %d", points), true)
+}
+
+// settle waits until what changed is drawn.
+func (p tab) settle() {
+	p.t.Helper()
+	_, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func seen(name string) func(tab) {
@@ -65,12 +78,14 @@ func over(p tab) { p.until(hook("sub-state")+"?.textContent", "finished") }
 func jobSeen(p tab) {
 	p.until(hook("connection")+"?.textContent", "finished")
 	p.until("document.querySelectorAll('[data-testid=event]').length > 5", true)
+	p.until("document.querySelectorAll('[data-job]').length > 3", true)
 }
 
 func whySeen(p tab) {
 	p.until(hook("connection")+"?.textContent", "live")
-	p.do(chromedp.Click(`[data-testid=why]`))
+	p.click(`[data-testid=why]`)
 	p.until(hook("answer")+".dataset.verdict", "dead")
+	p.do(chromedp.Evaluate[chromedp.Void]("scrollTo(0, 0)"))
 }
 
 func publishSeen(p tab) {
@@ -83,15 +98,18 @@ func publishSeen(p tab) {
 
 func TestShots_EveryPageFitsItsWindowAndIsWorthAPicture(t *testing.T) {
 	b := newLivelyBus(t)
-	browser := newBrowser(t)
+	p := openTab(t, newBrowser(t), "http://"+b.HTTP+"/#/jobs/scan") // which goes on while other pages are shown
+	p.until(hook("watch")+"?.textContent", "live")
 	for _, pic := range pictures() {
 		t.Run(pic.name, func(t *testing.T) {
-			p := openTab(t, browser, "about:blank")
+			p := tab{t, p.ctx}
 			p.look(pic.width, pic.height, pic.scheme)
-			p.do(chromedp.Navigate("http://" + b.HTTP + "/" + pic.hash))
-			p.until(hook("health")+".dataset.level !== 'none'", true)
+			p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("location.hash = %q", pic.hash)))
+			p.until("location.hash", pic.hash)
 			pic.ready(p)
 			p.until("document.documentElement.scrollWidth <= innerWidth", true)
+			p.do(chromedp.Evaluate[chromedp.Void]("document.activeElement.blur()"))
+			p.settle()
 			shot, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 			if err != nil {
 				t.Fatal(err)

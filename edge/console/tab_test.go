@@ -48,7 +48,7 @@ func openTab(t *testing.T, browser context.Context, url string) tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
-	ctx, cancelTimeout := context.WithTimeout(ctx, 4*patience)
+	ctx, cancelTimeout := context.WithTimeout(ctx, 8*patience)
 	t.Cleanup(cancelTimeout)
 	err := chromedp.Listen(ctx, func(ev any) {
 		switch ev := ev.(type) {

@@ -22,7 +22,7 @@ class Rate {
 const rates = new Map();
 const histories = new Map();
 const listeners = new Set();
-let timer, asking;
+let timer, asking, skews = [];
 
 export const cluster = {
   data: null, // the last answer
@@ -61,7 +61,9 @@ function note(what, whose, at, value) {
 function take(data) {
   const at = Date.parse(data.time);
   const { router, edge } = data;
-  cluster.skew = at - Date.now();
+  // An answer is never younger than now, and up to a second older: the youngest tell.
+  skews = [...skews, at - Date.now()].slice(-8);
+  cluster.skew = Math.max(...skews);
   const told = data.shards.some((s) => s.added > 0); // the embedded Redis does not count
   note('published', told ? '' : router.name, at, told ? data.shards.reduce((n, s) => n + s.added, 0) : router.published);
   note('passed', told ? '' : router.name, at, told ? data.shards.reduce((n, s) => n + s.done, 0) : router.projected);

@@ -34,7 +34,7 @@ function redis(r) {
     ['Replicas', count(r.replicas)], ['Round trip', duration(millis(r.ping))],
   ];
   if (r.use === 'pubsub') {
-    rows.push(['Probe', r.trouble ? [r.trouble, 'warn'] : r.probed ? `back in ${duration(millis(r.probe))}, at ${clock(r.probed)}` : 'none yet']);
+    rows.push(['Probe', r.trouble ? [r.trouble, 'warn'] : r.probed ? `back in ${duration(millis(r.probe))} at ${clock(r.probed)}` : 'none yet']);
   }
   return el('section', { ...hook(`redis-${r.use}`) }, el('h2', {}, r.use === 'pubsub' ? 'Pub/Sub Redis' : 'Streams Redis', el('span', { className: 'quiet', textContent: r.address })),
     el('dl', { className: 'facts' }, rows.map(([name, cell]) => {

@@ -281,8 +281,10 @@ eventbus %s is running on an embedded Redis. Nothing outlives it; Ctrl-C ends it
   live       curl -N -H 'Accept: text/event-stream' http://%s/api/v1/scan/events
   publish    curl -X POST -H 'Content-Type: application/json' -d '{"stage":"hello"}' http://%s/api/v1/scan/my-job/events
   gRPC       grpcurl -plaintext %s list
+  your page  new EventSource("http://%s/api/v1/scan/my-job/events"); this bus must know where it
+             comes from: CORS_ORIGINS=http://localhost:8080
 
-`, version, web, web, web, rpc)
+`, version, web, web, web, rpc, web)
 }
 
 // playDemo runs the demo worker, a gRPC client like any other, while the

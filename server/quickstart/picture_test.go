@@ -79,6 +79,23 @@ func TestPicture_ShowsWhatHappens(t *testing.T) {
 	f.write(*pictureFile)
 }
 
+// The page of the quick start shows what the commands below it publish.
+func TestQuickstart_ThePageShowsTheJob(t *testing.T) {
+	t.Parallel()
+	p := &place{t: t, dir: t.TempDir()}
+	site := httptest.NewServer(http.FileServer(http.Dir(p.dir)))
+	t.Cleanup(site.Close)
+	p.bus = bustest.New(t, bustest.Settings{"CORS_ORIGINS": site.URL})
+	blocks := sections(t, "docs/quickstart.md")["Browser"]
+	if len(blocks) < 2 || blocks[0].file == "" || blocks[1].language != "sh" {
+		t.Fatalf("not a page and commands: %+v", blocks)
+	}
+	p.write(blocks[0].file, p.here(blocks[0].text))
+	f := newFilm(t, site.URL+"/"+blocks[0].file)
+	p.shell(p.here(blocks[1].text))
+	f.waits("bar.value === 100 && stage.textContent === 'over' && text.textContent === 'Rinse it.'")
+}
+
 // film is a page and the pictures of it.
 type film struct {
 	t      *testing.T

@@ -35,7 +35,7 @@ type block struct {
 func sections(t *testing.T, page string) map[string][]block {
 	t.Helper()
 	out := map[string][]block{}
-	fence := regexp.MustCompile("(?ms)(?:^`([a-z.]+)`:\n\n)?^```([a-z]+)\n(.*?)^```$")
+	fence := regexp.MustCompile("(?ms)(?:`([a-z.]+)`:\n\n)?^```([a-z]+)\n(.*?)^```$")
 	for part := range strings.SplitSeq(read(t, page), "\n## ") {
 		name, body, _ := strings.Cut(part, "\n")
 		for _, m := range fence.FindAllStringSubmatch(body, -1) {

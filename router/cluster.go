@@ -62,12 +62,13 @@ type ShardState struct {
 // Node is one Redis.
 type Node struct {
 	// Use is streams or pubsub.
-	Use      string
-	Address  string
-	Info     Info
-	Ping     time.Duration
-	Err      string
-	Embedded bool
+	Use     string
+	Address string
+	Info    Info
+	Ping    time.Duration
+	// Err is why it does not answer, Unknown why it does not tell how it is.
+	Err, Unknown string
+	Embedded     bool
 	// Probe, Probed and Trouble are of a Pub/Sub Redis.
 	Probe   time.Duration
 	Probed  time.Time
@@ -354,11 +355,12 @@ func (b *Bus) node(ctx context.Context, use string, c *redis.Client) Node {
 		}
 	}
 	n.Address = Address(ctx, c)
-	if err == nil {
-		n.Info, err = ReadInfo(ctx, c)
-	}
 	if err != nil {
 		n.Err = err.Error()
+		return n
+	}
+	if n.Info, err = ReadInfo(ctx, c); err != nil {
+		n.Unknown = err.Error()
 	}
 	return n
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"sync"
 	"testing"
 
@@ -91,15 +92,35 @@ func TestCluster_ManyWhoLookShareOneReading(t *testing.T) {
 	}
 }
 
+func TestCluster_ARedisThatMayNotTellIsNotAway(t *testing.T) {
+	tb := newTestBus(t)
+	tb.streams.CLI(t, "ACL", "SETUSER", "default", "-info")
+	c := tb.clusterWhere("it does not tell", func(c *Cluster) bool { return c.Redis[0].Unknown != "" })
+	if c.Redis[0].Err != "" || !c.Shards[0].Known {
+		t.Errorf("%+v, shard %+v", c.Redis[0], c.Shards[0])
+	}
+	says(t, c.Findings, "does not tell how it is: NOPERM")
+}
+
 func TestCluster_ARedisThatIsAwayIsAFinding(t *testing.T) {
 	tb := newTestBus(t)
-	tb.pubsub.Kill()
+	if err := tb.pubsub.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	c := tb.clusterWhere("the probe fails", func(c *Cluster) bool { return c.Redis[1].Trouble != "" && c.Router.Degraded != "" })
 	says(t, c.Findings, "does not answer: the head check delivers")
-	tb.streams.Kill()
+	if err := tb.streams.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	c = tb.clusterWhere("the streams Redis is away", func(c *Cluster) bool { return c.Redis[0].Err != "" })
 	says(t, c.Findings, "nothing can be published")
 	if c.Shards[0].Known {
 		t.Errorf("the shard is known: %+v", c.Shards[0])
 	}
+	if err := errors.Join(tb.pubsub.Start(), tb.streams.Start()); err != nil {
+		t.Fatal(err)
+	}
+	tb.clusterWhere("all is well again", func(c *Cluster) bool {
+		return c.Redis[0].Err == "" && c.Redis[1].Trouble == "" && c.Router.Degraded == "" && c.Shards[0].Owner != ""
+	})
 }

@@ -154,6 +154,7 @@ func TestFindings_SayWhatIsWrongWorstFirst(t *testing.T) {
 		"one router":       {Cluster{Members: two[:1]}, hopBridge, LevelNote, "One router runs, router-0; with two, one may fail."},
 		"streams is away":  {Cluster{Redis: node("streams", func(n *Node) { n.Err = "refused" })}, hopLog, LevelFail, "does not answer: nothing can be published"},
 		"pub/sub is away":  {Cluster{Redis: node("pubsub", func(n *Node) { n.Err = "refused" })}, hopPubSub, LevelWarn, "does not answer: the head check delivers"},
+		"tells nothing":    {Cluster{Redis: node("streams", func(n *Node) { n.Info, n.Unknown = nil, "NOPERM" })}, hopLog, LevelNote, "Streams Redis 10.0.0.1:6379 does not tell how it is: NOPERM"},
 		"a replica":        {Cluster{Redis: node("pubsub", func(n *Node) { n.Info["role"] = "slave" })}, hopPubSub, LevelFail, "Pub/Sub Redis 10.0.0.1:6379 is no master"},
 		"the probe is out": {Cluster{Redis: node("pubsub", func(n *Node) { n.Trouble = "pub/sub: the probe did not come back" })}, hopPubSub, LevelWarn, "Announcements may not arrive (pub/sub: the probe did not come back)"},
 		"no file":          {Cluster{Redis: node("streams", func(n *Node) { n.Info["aof_enabled"] = "0" })}, hopLog, LevelWarn, "no append-only file"},

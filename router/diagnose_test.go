@@ -136,8 +136,17 @@ func TestDiagnose_AKeyOfAnotherTypeIsNoLog(t *testing.T) {
 
 func TestDiagnose_RedisAwayIsUnavailable(t *testing.T) {
 	tb := newTestBus(t)
-	tb.streams.Kill()
+	if err := tb.streams.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := tb.Diagnose(testContext(t), "scan", "j"); event.KindOf(err) != event.Unavailable {
 		t.Errorf("%v", err)
 	}
+	if err := tb.streams.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it answers again", func() bool {
+		d, err := tb.Diagnose(testContext(t), "scan", "j")
+		return err == nil && d.Verdict == VerdictUnknown
+	})
 }

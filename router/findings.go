@@ -95,6 +95,9 @@ func nodeFindings(n *Node, cfg *Config, say sayer) {
 	case n.Err != "":
 		say(LevelWarn, hop, "Start it, or look at the network between; eventbus check tells more.", "%s does not answer: the head check delivers. %s", name, n.Err)
 		return
+	case n.Unknown != "":
+		say(LevelNote, hop, "Give the user of the URL the right to INFO.", "%s does not tell how it is: %s", name, n.Unknown)
+		return
 	case n.Info["role"] != "master":
 		say(LevelFail, hop, "Name the master in the URL; with Sentinel use redis+sentinel://.", "%s is no master, it cannot be written.", name)
 	}

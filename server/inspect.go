@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -116,7 +117,7 @@ func nodeToProto(n *router.Node) *inspectv1.Redis {
 		Use: n.Use, Address: validUTF8(n.Address), Role: n.Info["role"], Version: n.Info["redis_version"],
 		UsedMemory: n.Info.Number("used_memory"), MaxMemory: n.Info.Number("maxmemory"), Policy: n.Info["maxmemory_policy"],
 		AppendOnly: n.Info["aof_enabled"] == "1", Replicas: uint32(n.Info.Number("connected_slaves")), Ping: durationpb.New(n.Ping),
-		Error: validUTF8(n.Err), Trouble: validUTF8(n.Trouble), Embedded: n.Embedded, Probed: moment(n.Probed),
+		Error: validUTF8(cmp.Or(n.Err, n.Unknown)), Trouble: validUTF8(n.Trouble), Embedded: n.Embedded, Probed: moment(n.Probed),
 	}
 	if n.Embedded {
 		m.Error = "" // it knows no INFO

@@ -119,6 +119,11 @@ func TestJobs_AreListedFilteredAndReachedByKeys(t *testing.T) {
 	p.until(`document.querySelector('[aria-current=true]').dataset.job`, "early")
 	p.keys("w")
 	p.until(hook("answer")+".dataset.verdict", "failed")
+	p.keys("12") // away and back: the list went on
+	p.until(hook("watch")+"?.textContent", "live")
+	p.until(texts("[data-job] code"), "late|early")
+	p.click("[data-job=early]")
+	p.until(hook("connection")+"?.textContent", "finished")
 	p.keys("k")
 	p.keys("k")
 	p.until("document.activeElement.dataset.job", "late")

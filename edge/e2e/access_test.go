@@ -132,6 +132,11 @@ func keepsTheDoor(t testing.TB, bus eventbusv1.EventBusServiceClient, v visitor)
 	if code, _ := v.open(http.MethodPost, path, mint(t, []string{"scan/*"}, nil), `{"stage":"s"}`, ""); code != http.StatusForbidden {
 		t.Errorf("POST without a grant: %d", code)
 	}
+	for token, want := range map[string]int{"": http.StatusUnauthorized, both: http.StatusForbidden, mint(t, []string{"*/*"}, nil): http.StatusOK} {
+		if code, text := v.open(http.MethodGet, "/api/inspect/v1/cluster", token, "", "{"); code != want || code == http.StatusOK && !strings.Contains(text, `"members"`) {
+			t.Errorf("the cluster: %d %s, want %d", code, text, want)
+		}
+	}
 	if code, text := v.open(http.MethodPost, path, both, `{"stage":"s"}`, `{"id":`); code != http.StatusOK || text == "" {
 		t.Errorf("POST: %d %s", code, text)
 	}
@@ -152,7 +157,7 @@ func TestAccess_ServeRequiresTokensAndItsPartsTrustEachOther(t *testing.T) {
 	env := quick()
 	maps.Copy(env, requireTokens(t))
 	web, rpcs := address(t), address(t)
-	maps.Copy(env, settings{"REDIS_STREAMS_URL": redistest.New(t).URL(), "HTTP_ADDR": web, "GRPC_ADDR": rpcs, "POD_NAME": "all"})
+	maps.Copy(env, settings{"REDIS_STREAMS_URL": redistest.New(t).URL(), "HTTP_ADDR": web, "GRPC_ADDR": rpcs, "POD_NAME": "all", "CONSOLE": "true"})
 	n := newNode(t, env, "serve")
 	keepsTheDoor(t, newRPC(t, rpcs), newVisitor(t, "http://"+web, nil))
 	noTokenIn(t, n)

@@ -27,7 +27,7 @@ func TestSecurity_RedisRightsAreEnough(t *testing.T) {
 		t.Fatalf("%d blocks", len(blocks))
 	}
 	user := fmt.Sprintf("redis://eventbus:SECRET@127.0.0.1:%d", redis.Port())
-	p.bus = bustest.NewOn(t, redis, bustest.Settings{"REDIS_STREAMS_URL": user})
+	p.bus = bustest.NewOn(t, redis, bustest.Settings{"REDIS_STREAMS_URL": user, "CONSOLE": "true"})
 
 	worker := cli + " --user worker --pass SECRET --no-auth-warning "
 	p.shell(worker + `xadd scan:events:1 '*' job_id 904fb02f-3e06-482c-b271-e641d3275d6b stage done status completed > id
@@ -46,6 +46,10 @@ eventbus state scan/my-job | grep -c 'done (final)'`)
 	p.shell("eventbus check --redis-streams-url=" + user)
 	if !strings.Contains(p.out, "takes events, scripts and consumer groups") || !strings.Contains(p.out, "an announcement arrives") {
 		t.Errorf("eventbus check says\n%s", p.out)
+	}
+	p.shell("curl -sS http://" + p.bus.HTTP + "/api/inspect/v1/cluster http://" + p.bus.HTTP + "/api/inspect/v1/jobs/scan/my-job")
+	if !strings.Contains(p.out, "master") || !strings.Contains(p.out, "finished") {
+		t.Errorf("the console is told\n%s", p.out)
 	}
 	p.bus.Restart(t)
 	p.bus.WaitReady(t)

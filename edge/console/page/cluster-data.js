@@ -68,6 +68,10 @@ function take(data) {
   note('published', told ? '' : router.name, at, told ? data.shards.reduce((n, s) => n + s.added, 0) : router.published);
   note('passed', told ? '' : router.name, at, told ? data.shards.reduce((n, s) => n + s.done, 0) : router.projected);
   for (const what of ['projected', 'announced']) note(what, router.name, at, router[what]);
+  const living = new Set(['', router.name, ...data.members.map((m) => m.name)]);
+  for (const what of ['published', 'passed', 'projected', 'announced']) {
+    for (const whose of rates.get(what).keys()) if (!living.has(whose)) rates.get(what).delete(whose);
+  }
   for (const what of ['delivered', 'encoded']) note(what, edge.name, at, edge[what]);
   for (const what of rates.keys()) {
     const now = cluster.rate(what);

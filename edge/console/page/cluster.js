@@ -27,7 +27,7 @@ const shards = (d) => table('shards-table', ['Shard', 'Owner', '#Lag', '#Pending
 ]), 'Shards');
 
 function redis(r) {
-  const rows = r.embedded ? [['Role', 'embedded in this process; nothing outlives it']] : r.error ? [['State', [`away: ${r.error}`, 'fail']]] : [
+  const rows = r.embedded ? [['Role', 'embedded in this process; nothing outlives it']] : r.error ? [['State', [r.error, 'fail']]] : [
     ['Role', [r.role, r.role === 'master' ? 'ok' : 'fail']], ['Version', r.version],
     ['Memory', `${bytes(r.used_memory)} of ${r.max_memory ? `${bytes(r.max_memory)}, ${Math.round((100 * r.used_memory) / r.max_memory)} %` : 'no limit'}`],
     ['Eviction', r.policy], ['Append-only file', r.append_only ? 'yes' : ['no', r.use === 'streams' ? 'warn' : '']],

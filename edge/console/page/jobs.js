@@ -189,9 +189,9 @@ function list(domain, chosen, node) {
   older.addEventListener('click', () => attach(storeOf(domain, '0-0', true)));
   const clockwork = setInterval(redraw, 1000);
   const abort = new AbortController();
+  setState(state, 'connecting');
   if (store?.domain === domain) attach(store);
   else whenKnown(domain, abort.signal).then((since) => { if (!abort.signal.aborted) attach(storeOf(domain, since)); });
-  setState(state, 'connecting');
 
   node.append(el('h2', {}, 'Live jobs', total, state), el('div', { className: 'filters' }, filter, phases, older), notices, none, jobs);
   return {

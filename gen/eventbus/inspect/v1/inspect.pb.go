@@ -576,7 +576,7 @@ type Redis struct {
 	Replicas uint32 `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	// A round trip of the answering router.
 	Ping *durationpb.Duration `protobuf:"bytes,10,opt,name=ping,proto3" json:"ping,omitempty"`
-	// Why it cannot be told; empty: it answers.
+	// Why it does not answer, or does not tell how it is; empty: it does.
 	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	// The last probe of a Pub/Sub Redis, from PUBLISH to its return; unset: none yet.
 	Probe *durationpb.Duration `protobuf:"bytes,12,opt,name=probe,proto3" json:"probe,omitempty"`

@@ -46,6 +46,7 @@ import (
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/access"
 	"github.com/eco2-team/eventbus/router/certs"
+	"github.com/eco2-team/eventbus/router/hub"
 	"github.com/eco2-team/eventbus/router/trace"
 )
 
@@ -133,6 +134,9 @@ func New(cfg Config, router *grpc.ClientConn, opts Options) (*Server, error) {
 		relay, streams = relayv1.NewRelayServiceClient(router), relayStreams
 	}
 	s.topics = newTopics(api, relay, streams, opts.Heartbeat, m, opts.Log)
+	if err := opts.Metrics.Register(hub.Collector("eventbus_edge", s.topics.rings)); err != nil {
+		return nil, fmt.Errorf("edge: metrics: %w", err)
+	}
 	s.client = &client{EventBusServiceClient: api, topics: s.topics, metrics: m,
 		buffers: &sync.Pool{New: func() any { return new([]byte) }}}
 	s.inspector = newInspector(s)

@@ -134,6 +134,7 @@ func TestServer_BrowserThatNeverReadsIsCutOffAndSlowsNobody(t *testing.T) {
 			}
 			until(t, "only one is left", func() bool { return streams() == 1 })
 			t.Logf("the slowest event took %s", slowest)
+			same(t, "streams that ended for it", e.ended(endTimeout), counter(e.metrics.writeTimeouts))
 			good.close()
 			until(t, "nobody is left", func() bool { return streams() == 0 })
 		})

@@ -131,6 +131,17 @@ func (s *topics) hold(key jobKey, after event.ID) *topic {
 	return t
 }
 
+// rings is the ring of every job that is followed.
+func (s *topics) rings() []*hub.Topic[frame] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*hub.Topic[frame], 0, len(s.byJob))
+	for _, t := range s.byJob {
+		out = append(out, t.ring.Load())
+	}
+	return out
+}
+
 // leave lets go of a topic. It does not block.
 func (s *topics) leave(t *topic) {
 	s.mu.Lock()

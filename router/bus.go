@@ -36,6 +36,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/eco2-team/eventbus/router/hub"
 	"github.com/eco2-team/eventbus/router/trace"
 )
 
@@ -88,6 +89,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 	if err := b.connect(scripts); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
+	reg.MustRegister(hub.Collector("eventbus_hub", b.hub.all))
 	b.hub.listeners, b.watches.listeners = b.listeners, b.listeners
 	b.probe.token = token
 	b.deps.token, b.deps.scripts = token, scripts

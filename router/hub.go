@@ -109,6 +109,17 @@ func (h *topicHub) join(ctx context.Context, topics []*topic) []*channel {
 	return out
 }
 
+// all is every topic that is held.
+func (h *topicHub) all() []*hub.Topic[*Shown] {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]*hub.Topic[*Shown], 0, len(h.topics))
+	for _, t := range h.topics {
+		out = append(out, t.Topic)
+	}
+	return out
+}
+
 func (h *topicHub) release(t *topic) {
 	h.metrics.subscribers.Dec()
 	h.mu.Lock()

@@ -2,14 +2,19 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"path"
 	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // interceptors are what every call passes, outermost first: metrics and the log
@@ -56,6 +61,8 @@ type drain struct {
 	begin context.CancelCauseFunc
 	// age is MAX_CONNECTION_AGE; 0: streams do not age.
 	age time.Duration
+	// ended counts the streams' ends; nil: nobody does.
+	ended *prometheus.CounterVec
 }
 
 func newDrain(age time.Duration) *drain {
@@ -75,7 +82,29 @@ func (d *drain) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo
 		defer t.Stop()
 	}
 	defer context.AfterFunc(d.ctx, func() { cancel(context.Cause(d.ctx)) })()
-	return h(srv, &drainedStream{ServerStream: s, ctx: ctx})
+	err := h(srv, &drainedStream{ServerStream: s, ctx: ctx})
+	if d.ended != nil && !open(info.FullMethod) {
+		d.ended.WithLabelValues(path.Base(info.FullMethod), d.reason(ctx, s.Context(), err)).Inc()
+	}
+	return err
+}
+
+// reason is why a stream ended, as metrics name it: ctx is the stream's with the
+// drain's and the age's, client only the client's.
+func (d *drain) reason(ctx, client context.Context, err error) string {
+	switch {
+	case err == nil:
+		return "over"
+	case errors.Is(context.Cause(ctx), errAge):
+		return "age"
+	case d.ctx.Err() != nil:
+		return "drain"
+	case client.Err() != nil:
+		return "gone"
+	case status.Code(err) == codes.Unauthenticated:
+		return "expired"
+	}
+	return "error"
 }
 
 type drainedStream struct {

@@ -15,6 +15,8 @@ type metrics struct {
 	// sent counts events, gaps the gaps that were sent, by RPC.
 	sent *prometheus.CounterVec
 	gaps *prometheus.CounterVec
+	// ended counts streams, by RPC and reason.
+	ended *prometheus.CounterVec
 	// refused counts calls that access or the publish rate refused, by reason.
 	refused *prometheus.CounterVec
 }
@@ -36,6 +38,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "eventbus_grpc_gaps_sent_total",
 			Help: "Gaps that subscribers were told of.",
 		}, []string{"rpc", "reason"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "eventbus_grpc_streams_ended_total",
+			Help: "Streams that ended, by reason: over (after the final event), gone (the client left), age (MAX_CONNECTION_AGE), drain, expired (the token), error.",
+		}, []string{"rpc", "reason"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "eventbus_grpc_refused_total",
 			Help: "Calls refused and streams ended: unauthenticated (no good token), denied (no grant), rate (PUBLISH_RATE).",
@@ -44,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, reason := range []string{"unauthenticated", "denied", "rate"} {
 		m.refused.WithLabelValues(reason)
 	}
-	for _, c := range []prometheus.Collector{m.grpc, m.open, m.sent, m.gaps, m.refused} {
+	for _, c := range []prometheus.Collector{m.grpc, m.open, m.sent, m.gaps, m.ended, m.refused} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -82,6 +82,7 @@ func New(cfg Config, common Common, bus *router.Bus, guard *access.Guard, log *s
 		return nil, fmt.Errorf("gRPC server: metrics: %w", err)
 	}
 	d := newDrain(cfg.MaxConnectionAge)
+	d.ended = m.ended
 	a := &authorizer{guard: guard, services: cfg.ClientNames, rates: newCallerRates(cfg.PublishRate), refused: m.refused}
 	errs := newErrorMapper(log)
 	options := append(connectionOptions(cfg.MaxConnectionAge), interceptors(log, m.grpc, errs, d, a)...)

@@ -178,6 +178,11 @@ func TestServer_StreamsMoveOnAtTheirAge(t *testing.T) {
 			}
 		}
 	}
+	for _, rpc := range []string{"Subscribe", "Watch"} {
+		if n := r.metric(t, "eventbus_grpc_streams_ended_total", "rpc", rpc, "reason", "age"); n != 3 {
+			t.Errorf("%v of 3 streams of %s are counted", n, rpc)
+		}
+	}
 	// Its connection was told to go and lives on for those that are on it; what does
 	// not end by itself is cut after the grace.
 	began := time.Now()

@@ -127,11 +127,12 @@ vet: ## Compile everything, tests included, and vet it
 
 GENERATED := edge/openapi.json docs/api.md
 .PHONY: generate
-generate: generators ## Write gen/, edge/openapi.json and docs/api.md from proto/
+generate: generators ## Write gen/, edge/openapi.json and docs/api.md from proto/, docs/metrics.md from the program
 	$(call into,$(BIN)/generated)
 	rm -rf gen
 	mv $(BIN)/generated/gen gen
 	@for file in $(GENERATED); do mv -v $(BIN)/generated/$$file $$file; done
+	go run . metrics > docs/metrics.md
 
 .PHONY: checkgenerate
 checkgenerate: generators ## Check that generated code is up to date
@@ -139,6 +140,7 @@ checkgenerate: generators ## Check that generated code is up to date
 	@for path in gen $(GENERATED); do \
 		diff -ru $$path $(BIN)/generated/$$path || { echo 'generated code differs: run make generate'; exit 1; }; \
 	done
+	@go run . metrics | diff -u docs/metrics.md - || { echo 'docs/metrics.md differs: run make generate'; exit 1; }
 
 # $(call into,DIR) generates everything into an empty DIR.
 define into

@@ -38,6 +38,7 @@ import (
 	"github.com/eco2-team/eventbus/server"
 	"github.com/eco2-team/eventbus/server/command"
 	"github.com/eco2-team/eventbus/server/demo"
+	"github.com/eco2-team/eventbus/server/metricsdoc"
 	"github.com/eco2-team/eventbus/server/tracing"
 )
 
@@ -57,6 +58,8 @@ type cli struct {
 	Edge   edgeCmd   `cmd:"" help:"SSE for browsers, in front of routers."`
 	Bench  benchCmd  `cmd:"" help:"Load test of a running bus: real SSE and gRPC connections, checked for loss, order and duplicates while it measures."`
 	Floor  floorCmd  `cmd:"" name:"bench-floor" hidden:"" help:"What bench --floor measures the bus against."`
+
+	Metrics metricsCmd `cmd:"" hidden:"" help:"Write the reference of all metrics, docs/metrics.md."`
 
 	Publish    command.Publish    `cmd:"" help:"Publish an event, or one for each line of standard input."`
 	Tail       command.Tail       `cmd:"" help:"Show events as they come."`
@@ -108,6 +111,12 @@ type serveCmd struct {
 type devCmd struct {
 	serveCmd
 	Demo bool `default:"true" negatable:"" help:"Play a scan and a chat job again and again."`
+}
+
+// metricsCmd is the settings of processes that are made and not run.
+type metricsCmd struct {
+	serveCmd
+	JSON bool `name:"json" help:"One object a line."`
 }
 
 func main() {
@@ -262,6 +271,29 @@ func (c *floorCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return bench.ServeFloor(ctx, c.Floor)
+}
+
+// Run makes each process as it is, on a registry that remembers.
+func (c *metricsCmd) Run(out io.Writer) error {
+	c.Bus.StreamsURL, c.Edge.RouterAddr = "redis://127.0.0.1:0/0", "127.0.0.1:0" // nobody dials
+	both := routerCmd{Bus: c.Bus, GRPC: c.GRPC}
+	set := metricsdoc.New()
+	for _, p := range []struct {
+		name    string
+		modules fx.Option
+	}{{"router", both.modules()}, {"edge", edgeModules(c.Edge, fx.Supply(inside{}))}} {
+		reg := set.Process(p.name)
+		reg.MustRegister(buildInfo())
+		app := fx.New(fx.NopLogger, fx.Supply(c.Common, c.Access, slog.New(slog.DiscardHandler), (*trace.Tracer)(nil)),
+			fx.Provide(func() prometheus.Registerer { return reg }), access.Module(), p.modules)
+		if err := app.Err(); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return set.WriteJSON(out)
+	}
+	return set.Write(out)
 }
 
 // greeting tells where to look.

@@ -25,6 +25,8 @@ import (
 // a final event) scatters the crowd: everyone is alone, and jobFeed knows.
 type crowd struct {
 	lines *lines
+	// since is when the job's first browser came, in milliseconds since 1970.
+	since uint64
 
 	mu sync.Mutex
 	// sub is nil without members.
@@ -96,7 +98,7 @@ func (c *crowd) pass() {
 				s.keep()
 			}
 		}
-		c.lines.client.metrics.passed(c.lines.client.topics, items, n)
+		c.lines.client.metrics.passed(c, items, n)
 	}
 }
 

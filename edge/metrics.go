@@ -44,7 +44,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge",
 			Name: "streams", Help: "Open streams to browsers, by kind (job, watch) and transport: line (a connection taken over from net/http), http1, http2 (a goroutine each)."}, []string{"kind", "transport"}),
 		topics: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "eventbus", Subsystem: "edge",
-			Name: "topics", Help: "Jobs that browsers of this edge follow; each has one stream from a router."}),
+			Name: "topics", Help: "Jobs that browsers of this edge follow."}),
 		reconnects:    counter("upstream_reconnects_total", "Attempts to resume a stream from a router after it broke."),
 		moves:         counter("upstream_moves_total", "Streams from a router that were resumed because they had their age there."),
 		logReads:      counter("log_reads_total", "Pages read through ListEvents for browsers outside the ring."),

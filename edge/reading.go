@@ -94,13 +94,15 @@ func (f *watchFeed) wrote(items []hub.Item[frame]) {
 }
 
 // passed counts events that so many members of a crowd were written.
-func (m *metrics) passed(s *topics, items []hub.Item[frame], members int) {
+func (m *metrics) passed(c *crowd, items []hub.Item[frame], members int) {
 	now := time.Now()
 	for i := range items {
 		it := &items[i]
-		observe(m.crowdLatency, it, now)
+		if it.ID.Ms >= c.since {
+			observe(m.crowdLatency, it, now)
+		}
 		if it.Value.trail != nil {
-			s.written(it.Value.trail, "crowd", members)
+			c.lines.client.topics.written(it.Value.trail, "crowd", members)
 		}
 	}
 }

@@ -117,7 +117,7 @@ func (s *topics) hold(key jobKey, after event.ID) *topic {
 			owner: s, key: key, at: after, after: after,
 			relay: s.relays[maphash.String(s.seed, key.job)%uint64(len(s.relays))],
 		}
-		t.crowd.lines = s.lines
+		t.crowd.lines, t.crowd.since = s.lines, uint64(time.Now().UnixMilli())
 		t.log = &pages{key: key, owner: s}
 		t.ring.Store(hub.NewTopicAt[frame](limits(), after))
 		o := &opening{done: make(chan struct{})}

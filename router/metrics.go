@@ -65,7 +65,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		degraded: prometheus.NewGauge(prometheus.GaugeOpts{Name: "eventbus_degraded", Help: "1 while announcements may not arrive and the head check delivers."}),
 		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "eventbus_delivery_seconds", Help: "Time from the log entry to the announcement.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+			Name: "eventbus_delivery_seconds", Help: "Time from the log entry, by the clock of Redis, to the announcement; once for an event.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}, []string{"domain"}),
 	}
 	reg.MustRegister(m.published, m.publishErrors, m.projected, m.repeated, m.dropped, m.dead, m.lost, m.bridgeErrors,

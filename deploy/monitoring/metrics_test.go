@@ -29,8 +29,8 @@ import (
 // scraped are the labels that Prometheus adds to what it scrapes by our ServiceMonitors.
 var scraped = []string{"job", "instance", "namespace", "pod", "service", "endpoint", "container"}
 
-// exported are all metrics with their labels: what the constructors describe, and what every
-// process has besides (Go, process, build).
+// exported are all metrics with their labels: what the program says of itself, and what every
+// process has besides (Go, process).
 func exported(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{"up": nil}
@@ -41,7 +41,12 @@ func exported(t *testing.T) map[string][]string {
 			out[name+suffix] = append(slices.Clone(ls), "le")
 		}
 	}
-	lines := bufio.NewScanner(bytes.NewReader(describe(t)))
+	bin := build(t)
+	described, err := exec.Command(bin, "metrics", "--json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(described))
 	for lines.Scan() {
 		var m struct {
 			Name   string
@@ -52,7 +57,7 @@ func exported(t *testing.T) map[string][]string {
 		}
 		add(m.Name, m.Labels)
 	}
-	for name, ls := range ownMetrics(t) {
+	for name, ls := range ownMetrics(t, bin) {
 		if _, ok := out[name]; !ok {
 			out[name] = ls
 		}
@@ -63,46 +68,23 @@ func exported(t *testing.T) map[string][]string {
 	return out
 }
 
-// describe runs testdata/describe_test.go.txt in the product's package main.
-func describe(t *testing.T) []byte {
-	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := filepath.Abs("testdata/describe_test.go.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, "describe_metrics_test.go"): source}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, result := filepath.Join(t.TempDir(), "overlay.json"), filepath.Join(t.TempDir(), "metrics")
-	if err := os.WriteFile(file, overlay, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("go", "test", "-trimpath", "-count=1", "-overlay", file, "-run", "^TestDescribeMetrics$", ".")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "DESCRIBE_METRICS="+result)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return read(t, result)
-}
-
 var sample = regexp.MustCompile(`^([a-z_]+)(?:\{([^}]*)\})? `)
 
-// ownMetrics are those of a running process; an edge needs nobody to start.
-func ownMetrics(t *testing.T) map[string][]string {
+// build makes the product as make build does: what is compiled is compiled once.
+func build(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "eventbus")
-	// As make build does it: what is compiled is compiled once.
 	build := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
 	build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return bin
+}
+
+// ownMetrics are those of a running process; an edge needs nobody to start.
+func ownMetrics(t *testing.T, bin string) map[string][]string {
+	t.Helper()
 	admin := freeAddr(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

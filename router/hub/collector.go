@@ -21,7 +21,7 @@ func Collector[E any](prefix string, topics func() []*Topic[E]) prometheus.Colle
 	return &collector[E]{
 		topics: topics,
 		items:  prometheus.NewDesc(prefix+"_ring_events", "Events in the rings of all jobs that are followed.", nil, nil),
-		bytes:  prometheus.NewDesc(prefix+"_ring_bytes", "About what they take in memory.", nil, nil),
+		bytes:  prometheus.NewDesc(prefix+"_ring_bytes", "About what the events in the rings take in memory.", nil, nil),
 	}
 }
 

@@ -86,9 +86,11 @@ type bridgeDeps struct {
 }
 
 const (
-	// batchEntries is the most entries of a batch; batchBytes is about how large all of
-	// a round may be, judged by the batches before.
+	// batchEntries is the most entries of a batch, roundEntries of all of a round, so that
+	// a shard with a backlog does not hold up the others for long; batchBytes is about how
+	// large a round may be, judged by the batches before.
 	batchEntries = 512
+	roundEntries = 2048
 	batchBytes   = 8 << 20
 	// firstBatch is the size of the first.
 	firstBatch = 32
@@ -137,7 +139,7 @@ func (b *bridge) claimed(entries []entry, gone, bridges int) {
 	for _, en := range entries {
 		bytes += en.size()
 	}
-	b.size = min(max(batchBytes/bridges*len(entries)/(bytes+1), 1), batchEntries)
+	b.size = max(min(batchBytes/bridges*len(entries)/(bytes+1), batchEntries, roundEntries/bridges), 1)
 	b.batch = b.sort(entries)
 	b.seen = b.batch.last.String()
 }

@@ -124,8 +124,8 @@ func TestMetrics_RememberWhatProcessesRegister(t *testing.T) {
 		reg := set.Process(name)
 		reg.MustRegister(
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "x", Help: `a "b" | c`, ConstLabels: prometheus.Labels{"k": "v"}}, func() float64 { return 1 }),
-			prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "y", Help: "y"}, []string{"l", "m"}), prometheus.NewCounter(prometheus.CounterOpts{Name: "z"}))
-		if err := reg.Register(prometheus.NewCounter(prometheus.CounterOpts{Name: "z"})); err == nil {
+			prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "y", Help: "y"}, []string{"l", "m"}), prometheus.NewCounter(prometheus.CounterOpts{Name: "z_total", Help: "z"}))
+		if err := reg.Register(prometheus.NewCounter(prometheus.CounterOpts{Name: "z_total", Help: "z"})); err == nil {
 			t.Error("a metric was registered twice")
 		}
 	}
@@ -133,7 +133,7 @@ func TestMetrics_RememberWhatProcessesRegister(t *testing.T) {
 	if err := set.Write(&page); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| `x` | gauge | `k` | a, b | a \"b\" \\| c |\n", "| `y` | histogram | `l` `m` | a, b | y |\n", "| `z` | counter |  | a, b |  |\n"} {
+	for _, want := range []string{"| `x` | gauge | `k` | a, b | a \"b\" \\| c |\n", "| `y` | histogram | `l` `m` | a, b | y |\n", "| `z_total` | counter |  | a, b | z |\n"} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("no %q in\n%s", want, page.String())
 		}

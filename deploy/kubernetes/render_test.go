@@ -62,12 +62,13 @@ func renders() map[string]string {
 		"tls":           on("../overlays/prod", "../components/tls"),
 		"access":        on("../overlays/prod", "../components/access"),
 		"client-limits": on("../overlays/prod", "../components/client-limits"),
+		"tracing":       on("../overlays/prod", "../components/tracing"),
 		"example":       on("../overlays/prod", "../components/example"),
 		"example-keda":  on("../overlays/prod", "../components/example", "../components/example-keda"),
 		"example-dev":   on("../overlays/dev", "../components/example"),
 		"migration":     "resources: [../overlays/prod/router, ../overlays/prod/edge]\ncomponents: [../components/migration]\n",
 		"everything": on("../overlays/prod", "../components/monitoring", "../components/keda", "../components/istio",
-			"../components/seed-redis", "../components/access", "../components/client-limits"),
+			"../components/seed-redis", "../components/access", "../components/client-limits", "../components/tracing"),
 		"ha-everything": on("../overlays/ha", "../components/monitoring", "../components/keda", "../components/gateway-api", "../components/tls"),
 	}
 }

@@ -88,7 +88,7 @@ func settingsOf(t *testing.T, objects []object, namespace string, d *appsv1.Depl
 }
 
 func TestSettings_TheBinaryKnowsAll(t *testing.T) {
-	for _, overlay := range []string{"dev", "prod", "ha", "tls", "access", "client-limits", "migration", "everything"} {
+	for _, overlay := range []string{"dev", "prod", "ha", "tls", "access", "client-limits", "tracing", "migration", "everything"} {
 		objects := render(t, renders()[overlay])
 		for name, namespace := range map[string]string{"router": "event-router", "edge": "sse-gateway"} {
 			d := deploymentOf(t, objects, name)

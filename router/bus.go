@@ -58,6 +58,8 @@ type Bus struct {
 	deps      *bridgeDeps
 	trace     *trace.Tracer // nil: nobody wants to know
 	view      *clusterView
+	// diagnosing has a place for each diagnosis that may run at once.
+	diagnosing chan struct{}
 	// carrier is that of all shards, but in a Cluster.
 	carrier *carrier
 
@@ -84,7 +86,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 	if err != nil {
 		return nil, err
 	}
-	b := &Bus{cfg: cfg, log: log, metrics: newMetrics(reg), view: newClusterView()}
+	b := &Bus{cfg: cfg, log: log, metrics: newMetrics(reg), view: newClusterView(), diagnosing: make(chan struct{}, maxDiagnoses)}
 	token := cfg.PodName + "/" + rand.Text()
 	if err := b.connect(scripts); err != nil {
 		return nil, errors.Join(err, b.close())

@@ -70,10 +70,19 @@ const (
 	scanDead    = deadEntries // all: the stream holds no more
 	showDead    = 10
 	clipMessage = 200 // bytes
+	// maxDiagnoses run at once: each reads much, and who asks is in no hurry.
+	maxDiagnoses = 2
 )
 
-// Diagnose reads what tells why a job says nothing more, and concludes.
+// Diagnose reads what tells why a job says nothing more, and concludes. It waits while
+// others are at it.
 func (b *Bus) Diagnose(ctx context.Context, domain, jobID string) (*Diagnosis, error) {
+	select {
+	case b.diagnosing <- struct{}{}:
+		defer func() { <-b.diagnosing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	d := &Diagnosis{
 		Time: time.Now(), Domain: domain, JobID: jobID,
 		Retention: b.cfg.Retention, MaxLag: b.cfg.MaxLag, HeadCheck: b.cfg.HeadCheckInterval, Degraded: b.probe.degraded(),

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +124,25 @@ func TestDiagnose_FindsWhatWaitsInTheShardLog(t *testing.T) {
 	if d.Log.Last.Stage != "rule" && d.Backlog.Entries == 0 {
 		t.Errorf("last %+v", d.Log.Last)
 	}
+}
+
+func TestDiagnose_TooManyAtOnceWaitTheirTurn(t *testing.T) {
+	tb := newTestBus(t)
+	for range maxDiagnoses {
+		tb.diagnosing <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	done := make(chan error, 1)
+	go func() {
+		_, err := tb.Diagnose(ctx, "scan", "j")
+		done <- err
+	}()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("who no longer wants to wait gets %v", err)
+	}
+	<-tb.diagnosing
+	tb.diagnosed("j", VerdictUnknown)
 }
 
 func TestDiagnose_AKeyOfAnotherTypeIsNoLog(t *testing.T) {

@@ -155,9 +155,10 @@ function list(domain, chosen, node) {
         row = newRow(domain, job);
         rows.set(job.id, row);
         // The logs of shards come one after the other: what is older stands below.
-        const below = [...jobs.children].find((node) => node.first <= job.first);
+        let below = jobs.firstChild;
+        while (below?.first > job.first) below = below.nextSibling;
         row.node.first = job.first;
-        jobs.insertBefore(row.node, below ?? null);
+        jobs.insertBefore(row.node, below);
         if (job.id === chosen.id) row.link.setAttribute('aria-current', 'true');
       }
       if (dirty.size === 0) requestAnimationFrame(draw);

@@ -56,7 +56,7 @@ const HOPS = [
   },
   {
     id: 'edge', name: 'Edge', what: 'encodes an event once, for all browsers',
-    says: (d) => [rate(cluster.rate('encoded')), 'encoded / s', [`${plural(d.edge.topics, 'job')} followed`, `counted by ${d.edge.name}`]],
+    says: (d) => [rate(cluster.rate('encoded')), 'encoded / s', [`${plural(d.edge.topics, 'job')} followed`, edgesHeard(d)]],
     flow: 'delivered',
   },
   {
@@ -65,6 +65,7 @@ const HOPS = [
   },
 ];
 
+const edgesHeard = (d) => (cluster.heard('encoded') > 1 ? `${cluster.heard('encoded')} edges heard` : `counted by ${d.edge.name}`);
 const routersHeard = (d, what) => (d.members.length > 1 ? `${cluster.heard(what)} of ${d.members.length} routers heard` : '');
 
 const CHARTS = [

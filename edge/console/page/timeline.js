@@ -3,6 +3,8 @@
 import { duration, el, hook, setText } from './dom.js';
 
 const OVER = ['completed', 'failed'];
+// A stage that comes again and again, between others, has so many bars; then its last one grows.
+const MAX_BARS = 100;
 const place = (node, from, width) => {
   node.style.left = `min(${from}%, calc(100% - 4px))`;
   node.style.width = `${width}%`;
@@ -35,9 +37,10 @@ export class Timeline {
       last.end = at;
     } else {
       if (last && !OVER.includes(last.status)) last.end = at; // it ran until the next one began
-      const bar = { stage: event.stage, start: at, end: at, node: el('span', { className: 'bar-of' }) };
-      this.stageOf(event).bars.push(bar);
-      this.last = bar;
+      const { bars } = this.stageOf(event);
+      if (bars.length < MAX_BARS) bars.push({ stage: event.stage, start: at, node: el('span', { className: 'bar-of' }) });
+      this.last = bars.at(-1);
+      this.last.end = at;
     }
     this.last.status = event.status ?? '';
     const stage = this.stageOf(event);

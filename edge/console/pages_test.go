@@ -41,6 +41,7 @@ func (p tab) click(selector string) {
 // set puts a text into a field, as one who pastes it.
 func (p tab) set(name, text string) {
 	p.t.Helper()
+	p.until(hook(name)+" !== null", true)
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`((field) => { field.value = %q; field.dispatchEvent(new Event('input', {bubbles: true})); })(%s)`, text, hook(name))))
 }
 

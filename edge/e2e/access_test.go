@@ -23,6 +23,7 @@ import (
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/certs/certstest"
 	"github.com/eco2-team/eventbus/router/redistest"
+	"github.com/eco2-team/eventbus/server/bustest"
 )
 
 const secret = "a secret that has thirty-two bytes, and some more"
@@ -146,7 +147,7 @@ func noTokenIn(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
 		// All tokens of these tests begin so.
-		if begin, _, _ := strings.Cut(mint(t, nil, nil), "."); strings.Contains(n.log.String(), begin) {
+		if begin, _, _ := strings.Cut(mint(t, nil, nil), "."); strings.Contains(n.Log(), begin) {
 			t.Errorf("%s logs a token", n.name)
 		}
 	}
@@ -156,7 +157,7 @@ func TestAccess_ServeRequiresTokensAndItsPartsTrustEachOther(t *testing.T) {
 	t.Parallel()
 	env := quick()
 	maps.Copy(env, requireTokens(t))
-	web, rpcs := address(t), address(t)
+	web, rpcs := bustest.Address(t), bustest.Address(t)
 	maps.Copy(env, settings{"REDIS_STREAMS_URL": redistest.New(t).URL(), "HTTP_ADDR": web, "GRPC_ADDR": rpcs, "POD_NAME": "all", "CONSOLE": "true"})
 	n := newNode(t, env, "serve")
 	keepsTheDoor(t, newRPC(t, rpcs), newVisitor(t, "http://"+web, nil))
@@ -214,10 +215,10 @@ func TestAccess_AnEdgeReadsByItsCertificateOverTLS(t *testing.T) {
 
 func TestAdmin_CanBeOff(t *testing.T) {
 	t.Parallel()
-	web := address(t)
+	web := bustest.Address(t)
 	p := run(t, "dev", settings{"ADMIN_ADDR": "off", "HTTP_ADDR": web, "GRPC_ADDR": "127.0.0.1:0", "POD_NAME": "dev", "DRAIN_TIMEOUT": "1s"}, "dev", "--no-demo")
 	eventually(t, "it serves", func() bool { code, _ := get(t, web, "/openapi.json"); return code == http.StatusOK })
-	if !p.running() {
+	if !p.Running() {
 		t.Error("it ended")
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/eco2-team/eventbus/server/bustest"
 )
 
 // benchReport is what of `eventbus bench --json` others may build on.
@@ -38,9 +40,9 @@ func runBench(t *testing.T, args ...string) (r benchReport, said string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bench.json")
 	p := run(t, "bench", nil, slices.Concat([]string{"bench", "--json=" + path}, small, args)...)
-	within(t, 4*patience, "the load test ends", func() bool { return !p.running() })
+	within(t, 4*patience, "the load test ends", func() bool { return !p.Running() })
 	if code := p.exit(); code != 0 {
-		t.Fatalf("exit code %d: %s", code, p.log.String())
+		t.Fatalf("exit code %d: %s", code, p.Log())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -49,7 +51,7 @@ func runBench(t *testing.T, args ...string) (r benchReport, said string) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	return r, p.log.String()
+	return r, p.Log()
 }
 
 // The load test of a bus that runs, each row of it.
@@ -57,7 +59,7 @@ func TestBench_MeasuresARunningBus(t *testing.T) {
 	t.Parallel()
 	b := newBus(t)
 	r, said := runBench(t, "--http="+b.http, "--grpc="+b.grpc,
-		fmt.Sprintf("--pid=router=%d,edge=%d,redis=%d,redis=%d", b.router.cmd.Process.Pid, b.edge.cmd.Process.Pid, b.streams.Pid(), b.pubsub.Pid()))
+		fmt.Sprintf("--pid=router=%d,edge=%d,redis=%d,redis=%d", b.router.PID(), b.edge.PID(), b.streams.Pid(), b.pubsub.Pid()))
 	if len(r.Targets) != 1 || r.Targets[0].Name != "bus" {
 		t.Fatalf("%+v", r)
 	}
@@ -133,9 +135,9 @@ func TestBench_GrowsOnProcessesOfItsOwn(t *testing.T) {
 	path, page := filepath.Join(t.TempDir(), "growth.json"), filepath.Join(t.TempDir(), "performance.md")
 	p := run(t, "bench", nil, "bench", "--self=router+edge", "--grow=jobs,routers", "--grow-browsers=10", "--grow-jobs=5,20", "--grow-routers=1,2",
 		"--grow-duration=300ms", "--grow-warmup=100ms", "--json="+path, "--page="+page)
-	within(t, 4*patience, "the sweeps end", func() bool { return !p.running() })
+	within(t, 4*patience, "the sweeps end", func() bool { return !p.Running() })
 	if code := p.exit(); code != 0 {
-		t.Fatalf("exit code %d: %s", code, p.log.String())
+		t.Fatalf("exit code %d: %s", code, p.Log())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -207,8 +209,8 @@ func (p *benchPoint) check(t *testing.T, sweep string) {
 // Nothing there to measure: it says so, and fails.
 func TestBench_FailsWhereThereIsNoBus(t *testing.T) {
 	t.Parallel()
-	p := run(t, "bench", nil, "bench", "--http="+address(t), "--grpc="+address(t), "--fanout")
-	if code := p.exit(); code == 0 || !strings.Contains(p.log.String(), "connection refused") {
-		t.Errorf("exit code %d: %s", code, p.log.String())
+	p := run(t, "bench", nil, "bench", "--http="+bustest.Address(t), "--grpc="+bustest.Address(t), "--fanout")
+	if code := p.exit(); code == 0 || !strings.Contains(p.Log(), "connection refused") {
+		t.Errorf("exit code %d: %s", code, p.Log())
 	}
 }

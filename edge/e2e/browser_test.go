@@ -151,7 +151,7 @@ func TestSeedH12_BrowserResumesWhereItWasAfterAnErrorFrame(t *testing.T) {
 	raw.steps(before)
 
 	domains := func(list string) {
-		b.router.kill()
+		b.router.Kill()
 		b.router.env["DOMAINS"] = list
 		b.router.start()
 	}

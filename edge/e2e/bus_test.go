@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/eco2-team/eventbus/router/redistest"
+	"github.com/eco2-team/eventbus/server/bustest"
 )
 
 // settings of a process, by the names of their environment variables.
@@ -35,7 +36,7 @@ type node struct {
 // newNode starts a process and waits until it is ready.
 func newNode(t testing.TB, env settings, args ...string) *node {
 	t.Helper()
-	n := &node{t: t, args: args, env: env, admin: address(t)}
+	n := &node{t: t, args: args, env: env, admin: bustest.Address(t)}
 	n.env["ADMIN_ADDR"] = n.admin
 	n.start()
 	n.waitReady()
@@ -54,8 +55,8 @@ func (n *node) start() {
 func (n *node) waitReady() {
 	n.t.Helper()
 	eventually(n.t, n.name+" is ready", func() bool {
-		if !n.running() {
-			n.t.Fatalf("%s has ended, exit code %d", n.name, n.cmd.ProcessState.ExitCode())
+		if !n.Running() {
+			n.t.Fatalf("%s has ended, exit code %d", n.name, n.Wait())
 		}
 		code, _ := n.readyz()
 		return code == http.StatusOK
@@ -137,7 +138,7 @@ func newBus(t testing.TB, change ...settings) *bus {
 // newBusOn starts a bus on Redis that is there.
 func newBusOn(t testing.TB, change ...settings) *bus {
 	t.Helper()
-	b := &bus{t: t, grpc: address(t), http: address(t)}
+	b := &bus{t: t, grpc: bustest.Address(t), http: bustest.Address(t)}
 	env := quick()
 	for _, c := range change {
 		maps.Copy(env, c)

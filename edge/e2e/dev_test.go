@@ -21,18 +21,20 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/eco2-team/eventbus/server/bustest"
 )
 
 // The first five minutes: one command, no Redis, nothing to set.
 func TestDev_OneCommandShowsAJobMoving(t *testing.T) {
 	t.Parallel()
-	b := &bus{t: t, grpc: address(t), http: address(t)}
+	b := &bus{t: t, grpc: bustest.Address(t), http: bustest.Address(t)}
 	b.router = newNode(t, settings{"GRPC_ADDR": b.grpc, "HTTP_ADDR": b.http}) // no command: dev
 	b.calls = newRPC(t, b.grpc)
 
 	var greeting string
 	eventually(t, "it tells where to look", func() bool {
-		greeting = b.router.log.String()
+		greeting = b.router.Log()
 		return strings.Contains(greeting, "grpcurl -plaintext "+b.grpc+" list")
 	})
 	m := regexp.MustCompile(`console +(http://\S+)`).FindStringSubmatch(greeting)

@@ -297,8 +297,8 @@ func TestHostile_ThousandInputsHarmNobody(t *testing.T) {
 	}
 	t.Logf("%d inputs; %d events to honest clients, %d of the hostile worker were delivered", 3*each, published+1, shown)
 	for _, n := range []*node{b.router, b.edge} {
-		if code, text := n.readyz(); code != 200 || !n.running() || strings.Contains(n.log.String(), "panic") {
-			t.Errorf("%s: %d %s, running %t", n.name, code, text, n.running())
+		if code, text := n.readyz(); code != 200 || !n.Running() || strings.Contains(n.Log(), "panic") {
+			t.Errorf("%s: %d %s, running %t", n.name, code, text, n.Running())
 		}
 	}
 }

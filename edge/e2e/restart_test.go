@@ -58,7 +58,7 @@ func TestRestart_ThousandBrowsersStayWhileTheOnlyRouterIsKilled(t *testing.T) {
 	}
 	// Publishers go on as workers do, with a key, until the bus takes it.
 	workers := publish(before, during)
-	b.router.kill()
+	b.router.Kill()
 	eventually(t, "the edge has noticed", func() bool { code, _ := b.edge.readyz(); return code != 200 })
 	b.router.start()
 	b.router.waitReady()

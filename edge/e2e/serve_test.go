@@ -15,13 +15,14 @@ import (
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/redistest"
+	"github.com/eco2-team/eventbus/server/bustest"
 )
 
 // newServe starts the small deployment: router and edge in one process.
 func newServe(t *testing.T) *bus {
 	t.Helper()
 	streams := redistest.New(t)
-	b := &bus{t: t, streams: streams, grpc: address(t), http: address(t)}
+	b := &bus{t: t, streams: streams, grpc: bustest.Address(t), http: bustest.Address(t)}
 	env := quick()
 	maps.Copy(env, settings{"REDIS_STREAMS_URL": streams.URL(), "GRPC_ADDR": b.grpc, "HTTP_ADDR": b.http, "HTTP_PUBLISH": "true"})
 	b.router = newNode(t, env, "serve")

@@ -59,7 +59,7 @@ func TestSettings_EachIsDocumentedWithItsDefault(t *testing.T) {
 				t.Errorf("%s has no %s", command, name)
 			case !regexp.MustCompile(`^--(\[no-\])?` + flag + `\b`).MatchString(entry):
 				t.Errorf("%s --help: %s is not the flag --%s: %s", command, name, flag, entry)
-			case strings.HasPrefix(entry, "--[no-]"): // its default is not in the help
+			case !strings.HasPrefix(entry, "--"+flag+"="): // a switch: its default is not in the help
 			case s.value != "–" && !regexp.MustCompile(`^--\S+="?`+regexp.QuoteMeta(s.value)+`(,\.\.\.)?[" ]`).MatchString(entry):
 				t.Errorf("%s --help: the default of %s is not %s: %s", command, name, s.value, entry)
 			}
@@ -76,8 +76,9 @@ func helpOf(t testing.TB, command string) map[string]string {
 		t.Fatalf("%s --help: exit code %d", command, code)
 	}
 	out := map[string]string{}
-	_, flags, _ := strings.Cut(p.log.String(), "Flags:")
-	for entry := range strings.SplitSeq(flags, "\n      --") {
+	_, flags, _ := strings.Cut(p.Log(), "Flags:")
+	flags = regexp.MustCompile(`\n\n\w.*`).ReplaceAllString(flags, "") // names of groups
+	for _, entry := range regexp.MustCompile(`\n +--`).Split(flags, -1) {
 		entry = "--" + strings.Join(strings.Fields(entry), " ")
 		if m := regexp.MustCompile(`\(\$([A-Z_]+)\)\.$`).FindStringSubmatch(entry); m != nil {
 			out[m[1]] = entry
@@ -128,7 +129,7 @@ func TestSettings_BadOnesAreFatalAndNameValueAndBound(t *testing.T) {
 			env["ADMIN_ADDR"] = "127.0.0.1:0"
 			env[c.name] = c.value
 			p := run(t, c.command, env, c.command)
-			code, said := p.exit(), p.log.String()
+			code, said := p.exit(), p.Log()
 			if code == 0 {
 				t.Errorf("exit code 0")
 			}
@@ -146,8 +147,8 @@ func TestSettings_BadOnesAreFatalAndNameValueAndBound(t *testing.T) {
 	t.Run("an unknown flag", func(t *testing.T) {
 		t.Parallel()
 		p := run(t, "edge", nil, "edge", "--no-such-flag=127.0.0.1:1")
-		if code := p.exit(); code == 0 || !strings.Contains(p.log.String(), "no-such-flag") {
-			t.Errorf("exit code %d: %s", code, p.log.String())
+		if code := p.exit(); code == 0 || !strings.Contains(p.Log(), "no-such-flag") {
+			t.Errorf("exit code %d: %s", code, p.Log())
 		}
 	})
 }

@@ -107,15 +107,32 @@ func (p *Process) Kill() { p.End(syscall.SIGKILL) }
 // End sends a signal, and returns the exit code when it is gone; -1 where the signal
 // ended it.
 func (p *Process) End(sig syscall.Signal) int {
-	cmd, done := p.current()
-	if cmd == nil {
+	if cmd, _ := p.current(); cmd == nil {
 		return 0
 	}
+	p.Signal(sig)
+	return p.Wait()
+}
+
+// Signal sends a signal, if it has not ended.
+func (p *Process) Signal(sig syscall.Signal) {
+	cmd, _ := p.current()
 	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		panic(err) // it is our own child
 	}
+}
+
+// Wait returns the exit code when it is gone; -1 where a signal ended it.
+func (p *Process) Wait() int {
+	cmd, done := p.current()
 	<-done
 	return cmd.ProcessState.ExitCode()
+}
+
+// PID is its number.
+func (p *Process) PID() int {
+	cmd, _ := p.current()
+	return cmd.Process.Pid
 }
 
 // Log is the end of what it wrote.

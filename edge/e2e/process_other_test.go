@@ -1,9 +1,0 @@
-//go:build !linux
-
-package e2e
-
-import "syscall"
-
-// dieWithParent has no equivalent elsewhere: what a killed test leaves behind must
-// be ended by hand.
-func dieWithParent() *syscall.SysProcAttr { return nil }

@@ -59,7 +59,7 @@ type Common struct {
 	DrainTimeout      time.Duration `env:"DRAIN_TIMEOUT" default:"30s" help:"When it stops, the process waits so long for calls and streams to end; at most 10m. Give its supervisor longer."`
 	LogLevel          string        `env:"LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: ${enum}. debug has a line for each call, and for each step of each event."`
 
-	Tracing tracing.Config `embed:"" group:"Traces"`
+	Tracing tracing.Config `embed:""`
 }
 
 // Bounds of Common.

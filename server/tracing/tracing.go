@@ -40,7 +40,7 @@ type Config struct {
 	Sampler        string `name:"otel-traces-sampler" env:"OTEL_TRACES_SAMPLER" default:"parentbased_always_on" help:"Which events are traced: always_on, always_off, traceidratio, or each of them as parentbased_…, which follows the publisher's own decision where there is one."`
 	SamplerArg     string `name:"otel-traces-sampler-arg" env:"OTEL_TRACES_SAMPLER_ARG" placeholder:"RATIO" help:"The part of all events that …traceidratio samples, 0-1. Default: 1."`
 	Exporter       string `name:"otel-traces-exporter" env:"OTEL_TRACES_EXPORTER" default:"otlp" help:"otlp, or none: no tracing."`
-	Disabled       bool   `name:"otel-sdk-disabled" env:"OTEL_SDK_DISABLED" help:"No tracing, whatever else is set."`
+	Disabled       bool   `name:"otel-sdk-disabled" env:"OTEL_SDK_DISABLED" negatable:"" help:"No tracing, whatever else is set."`
 }
 
 const (

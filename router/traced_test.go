@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -101,5 +102,23 @@ func (tb *testBus) exemplar(name string) map[string]string {
 func add(out map[string]string, e *dto.Exemplar) {
 	for _, l := range e.GetLabel() {
 		out[l.GetName()] = l.GetValue()
+	}
+}
+
+// Where nobody wants to know, the steps of a round allocate nothing and parse nothing.
+func TestTrace_OffCostsNothing(t *testing.T) {
+	tb := newBus(t, testConfig("redis://127.0.0.1:1/0", ""))
+	e := &event.Event{Domain: "scan", JobID: "job", Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+	b := newBridge(t.Context(), tb.deps, "scan", 0)
+	b.batch = &batch{ids: []string{"1-0"}, jobs: []*jobBatch{{events: []*event.Event{e}}}}
+	c := &carrier{bridgeDeps: tb.deps, bridges: []*bridge{b}}
+	began := time.Now()
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := c.traced("project", began, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.observeDelay(0.001, e)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

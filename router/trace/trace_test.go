@@ -194,3 +194,21 @@ func TestTracer_DebugLinesJoinStepsByIDs(t *testing.T) {
 		}
 	}
 }
+
+// Most events of a busy bus are not sampled.
+func TestTracer_WhatIsNotSampledAllocatesNothing(t *testing.T) {
+	tr, _ := recorded(t)
+	e := anEvent(strings.TrimSuffix(traceparent, "1") + "0")
+	e.ID = event.ID{Ms: 7}
+	step := &trace.Step{Name: "project", Began: time.Now()}
+	ctx := t.Context()
+	if n := testing.AllocsPerRun(1000, func() {
+		tr.Publish(ctx, e, 1)
+		tr.Step(trace.Of(e), step)
+		if tr.Wants(e.Traceparent) || tr.TraceID(e.Traceparent) != "" {
+			t.Fatal("somebody wants to know")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

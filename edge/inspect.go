@@ -118,9 +118,16 @@ func (i *inspector) cluster(ctx context.Context, id *access.Identity) (proto.Mes
 	return m, nil
 }
 
-// open is how many streams of a kind are open, whatever their transport.
+// open is how many streams of a kind are open, whatever their transport. (A curried
+// vector collects all that the whole one has.)
 func (m *metrics) open(kind string) float64 {
-	return total(m.streams.MustCurryWith(prometheus.Labels{"kind": kind}))
+	sum := 0.0
+	for _, transport := range []string{transportLine, transportHTTP1, transportHTTP2} {
+		if kind == kindJob || transport != transportLine { // no Watch is taken over
+			sum += total(m.streams.WithLabelValues(kind, transport))
+		}
+	}
+	return sum
 }
 
 // total sums a metric over its labels.

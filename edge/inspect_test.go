@@ -50,17 +50,18 @@ func TestInspect_GivesWhatRoutersSayAndWhatTheEdgeCounts(t *testing.T) {
 	var got struct {
 		Router struct{ Published float64 }
 		Edge   struct {
-			Name       string
-			JobStreams float64 `json:"job_streams"`
-			Delivered  float64
-			Settings   []struct{ Name, Value string }
+			Name         string
+			JobStreams   float64 `json:"job_streams"`
+			WatchStreams float64 `json:"watch_streams"`
+			Delivered    float64
+			Settings     []struct{ Name, Value string }
 		}
 		Findings []any
 	}
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != http.StatusOK || a.header.Get("Content-Type") != contentJSON || a.header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v %s: %v", a.status, a.header, a.body, err)
 	}
-	if got.Router.Published != 3 || got.Edge.Delivered != 3 || got.Edge.JobStreams != 1 || got.Edge.Name == "" || len(got.Edge.Settings) == 0 || got.Findings == nil {
+	if got.Router.Published != 3 || got.Edge.Delivered != 3 || got.Edge.JobStreams != 1 || got.Edge.WatchStreams != 0 || got.Edge.Name == "" || len(got.Edge.Settings) == 0 || got.Findings == nil {
 		t.Errorf("%s", a.body)
 	}
 	b.leave()

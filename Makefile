@@ -40,14 +40,15 @@ build: ## Build .bin/eventbus
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/eventbus .
 
 # The console is JavaScript, which the race detector only slows down: its bus is tested
-# with it everywhere else.
+# with it everywhere else. So its tests run beside those of deploy/.
 # deploy/ is a module of its own, because its dependencies (kustomize, Kubernetes) are not the
 # product's. Its tests build the product, which the test cache does not see: -count=1.
 .PHONY: test
 test: deps grpcurl ## Run all tests with the race detector, and those of deploy/ that are quick
 	go test -race -timeout 9m -p $(TEST_PARALLEL) $(TEST_FLAGS) $$(go list ./... | grep -v /edge/console)
-	go test -timeout 9m $(TEST_FLAGS) ./edge/console
-	cd deploy && go test -count=1 -timeout 9m -p $(TEST_PARALLEL) -skip '^TestTerraform_' $(TEST_FLAGS) ./...
+	go test -timeout 9m $(TEST_FLAGS) ./edge/console & console=$$!; failed=0; \
+	(cd deploy && go test -count=1 -timeout 9m -p 1 -skip '^TestTerraform_' $(TEST_FLAGS) ./...) || failed=$$?; \
+	wait $$console || failed=$$?; exit $$failed
 
 # Where terraform cannot be had, its tests pass and write down what they left out.
 NOT_CHECKED := $(BIN)/not-checked

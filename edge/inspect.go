@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -17,6 +15,7 @@ import (
 
 	inspectv1 "github.com/eco2-team/eventbus/gen/eventbus/inspect/v1"
 	"github.com/eco2-team/eventbus/router/access"
+	"github.com/eco2-team/eventbus/router/count"
 )
 
 // inspectPath is what the console reads beside the API. It is there only where the
@@ -107,8 +106,8 @@ func (i *inspector) cluster(ctx context.Context, id *access.Identity) (proto.Mes
 	m.Edge = &inspectv1.Edge{
 		Name:       i.name,
 		JobStreams: i.metrics.open(kindJob), WatchStreams: i.metrics.open(kindWatch),
-		Topics: total(i.metrics.topics), Delivered: total(i.metrics.framesSent), Encoded: total(i.metrics.framesEncoded),
-		Gaps: total(i.metrics.gaps), Slow: total(i.metrics.writeTimeouts), Refused: total(i.metrics.refused),
+		Topics: count.Total(i.metrics.topics), Delivered: count.Total(i.metrics.framesSent), Encoded: count.Total(i.metrics.framesEncoded),
+		Gaps: count.Total(i.metrics.gaps), Slow: count.Total(i.metrics.writeTimeouts), Refused: count.Total(i.metrics.refused),
 		Settings: []*inspectv1.Setting{
 			{Name: "AUTH_REQUIRED", Value: strconv.FormatBool(i.auth)}, {Name: "HTTP_PUBLISH", Value: strconv.FormatBool(i.cfg.HTTPPublish)},
 			{Name: "CORS_ORIGINS", Value: cmp.Or(strings.Join(i.cfg.CORSOrigins, ","), "none")}, {Name: "MAX_CONNECTIONS", Value: strconv.Itoa(i.cfg.MaxConnections)},
@@ -124,24 +123,7 @@ func (m *metrics) open(kind string) float64 {
 	sum := 0.0
 	for _, transport := range []string{transportLine, transportHTTP1, transportHTTP2} {
 		if kind == kindJob || transport != transportLine { // no Watch is taken over
-			sum += total(m.streams.WithLabelValues(kind, transport))
-		}
-	}
-	return sum
-}
-
-// total sums a metric over its labels.
-func total(c prometheus.Collector) float64 {
-	all := make(chan prometheus.Metric)
-	go func() {
-		defer close(all)
-		c.Collect(all)
-	}()
-	sum := 0.0
-	for one := range all {
-		var m dto.Metric
-		if one.Write(&m) == nil { // fails for none of ours
-			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			sum += count.Total(m.streams.WithLabelValues(kind, transport))
 		}
 	}
 	return sum

@@ -33,10 +33,7 @@ func (s *topics) follow(e trace.Subject, steps bool) *trail {
 	if !s.trace.Wants(e.Traceparent) {
 		return nil
 	}
-	t := &trail{event: e, came: time.Now()}
-	if id := s.trace.TraceID(e.Traceparent); id != "" {
-		t.exemplar = prometheus.Labels{"trace_id": id, "event_id": e.ID.String()}
-	}
+	t := &trail{event: e, came: time.Now(), exemplar: s.trace.Exemplar(e)}
 	t.told.Store(!steps)
 	return t
 }

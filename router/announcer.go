@@ -124,10 +124,7 @@ func (a *announcer) works(i int) {
 func (c *carrier) announce(ctx context.Context) error {
 	n := len(c.announcer.clients)
 	msgs, channels := make([][]message, n), make([][]string, n)
-	for _, b := range c.bridges {
-		if b.batch == nil {
-			continue
-		}
+	for b := range c.laden() {
 		for _, job := range b.batch.jobs {
 			if len(job.shown) == 0 {
 				continue
@@ -146,22 +143,17 @@ func (c *carrier) announce(ctx context.Context) error {
 	now := time.Now()
 	for i := range n {
 		watchers, err := c.announcer.publish(ctx, i, msgs[i], channels[i])
-		for _, b := range c.bridges {
-			if b.batch == nil {
+		for b := range c.laden() {
+			if b.shard%n != i {
 				continue
 			}
-			if err != nil && b.shard%n == i {
+			if err != nil {
 				c.metrics.announceFails.WithLabelValues(b.domain).Inc()
 			}
-			if b.shard%n == i {
-				b.watched = watchers[watchChannel(b.domain, b.shard)] > 0 || err != nil
-			}
+			b.watched = watchers[watchChannel(b.domain, b.shard)] > 0 || err != nil
 		}
 	}
-	for _, b := range c.bridges {
-		if b.batch == nil {
-			continue
-		}
+	for b := range c.laden() {
 		for _, job := range b.batch.jobs {
 			for _, e := range job.mine {
 				b.observeDelay(now.Sub(e.PublishTime()).Seconds(), e)

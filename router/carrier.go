@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -196,16 +197,24 @@ func (c *carrier) round() (int, error) {
 	if err := c.traced("announce", began, c.announce(ctx)); err != nil {
 		return 0, err
 	}
-	for _, b := range c.bridges {
-		if b.batch == nil {
-			continue
-		}
+	for b := range c.laden() {
 		if err := b.keepDead(ctx, b.batch); err != nil {
 			return 0, err
 		}
 		b.done, b.batch = b.batch, nil
 	}
 	return n, nil
+}
+
+// laden are the bridges that have a batch in this round.
+func (c *carrier) laden() iter.Seq[*bridge] {
+	return func(yield func(*bridge) bool) {
+		for _, b := range c.bridges {
+			if b.batch != nil && !yield(b) {
+				return
+			}
+		}
+	}
 }
 
 func (c *carrier) at(step string) error {

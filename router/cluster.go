@@ -10,10 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/eco2-team/eventbus/router/count"
 	"github.com/eco2-team/eventbus/router/event"
 )
 
@@ -153,26 +152,9 @@ func (b *Bus) counts() Counts {
 	m := b.metrics
 	return Counts{
 		Name: b.cfg.PodName, Degraded: b.probe.degraded(),
-		Published: total(m.published), Projected: total(m.projected), Announced: total(m.delay),
-		Gaps: total(m.gaps), Repairs: total(m.repairs), Topics: total(m.topics), Subscribers: total(m.subscribers),
+		Published: count.Total(m.published), Projected: count.Total(m.projected), Announced: count.Total(m.delay),
+		Gaps: count.Total(m.gaps), Repairs: count.Total(m.repairs), Topics: count.Total(m.topics), Subscribers: count.Total(m.subscribers),
 	}
-}
-
-// total sums a metric over its labels; of a histogram, its observations.
-func total(c prometheus.Collector) float64 {
-	all := make(chan prometheus.Metric)
-	go func() {
-		defer close(all)
-		c.Collect(all)
-	}()
-	sum := 0.0
-	for one := range all {
-		var m dto.Metric
-		if one.Write(&m) == nil { // fails for none of ours
-			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
-		}
-	}
-	return sum
 }
 
 // shown are the settings that explain what an operator sees.

@@ -162,59 +162,49 @@ func (b *Bus) readBacklog(ctx context.Context, d *Diagnosis, ref shardRef) error
 	if !done.IsZero() {
 		start = "(" + done.String()
 	}
-	bytes := 0
-	for d.Backlog.Scanned < scanBacklog && bytes < scanBytes {
-		reply, err := b.streams.Do(ctx, "XRANGE", ref.key(), start, "+", "COUNT", scanPage).Result()
-		if err != nil {
-			return err
+	d.Backlog.Scanned, d.Backlog.More, err = b.scan(ctx, scanBacklog, []any{"XRANGE", ref.key(), start, "+"}, func(en entry) {
+		if id, _ := en.get("job_id"); id != d.JobID {
+			return
 		}
-		page, err := parseEntries(reply)
-		if err != nil {
-			return err
+		if d.Backlog.Entries++; d.Backlog.Entries == 1 {
+			d.Backlog.First = en.id
 		}
-		for _, en := range page {
-			bytes += en.size()
-			if id, _ := en.get("job_id"); id != d.JobID {
-				continue
-			}
-			if d.Backlog.Entries++; d.Backlog.Entries == 1 {
-				d.Backlog.First = en.id
-			}
-		}
-		d.Backlog.Scanned += len(page)
-		if len(page) < scanPage {
-			return nil
-		}
-		start = "(" + page[len(page)-1].id.String()
-	}
-	d.Backlog.More = true
-	return nil
+	})
+	return err
 }
 
 // readDead looks through the dead letters, newest first.
-func (b *Bus) readDead(ctx context.Context, d *Diagnosis) error {
-	end, bytes := "+", 0
-	for d.Dead.Scanned < scanDead && bytes < scanBytes {
-		reply, err := b.streams.Do(ctx, "XREVRANGE", deadKey(d.Domain), end, "-", "COUNT", scanPage).Result()
+func (b *Bus) readDead(ctx context.Context, d *Diagnosis) (err error) {
+	d.Dead.Scanned, d.Dead.More, err = b.scan(ctx, scanDead, []any{"XREVRANGE", deadKey(d.Domain), "+", "-"}, func(en entry) {
+		d.Dead.look(en, d.JobID)
+	})
+	return err
+}
+
+// scan reads a stream by a command with its bounds, page by page, until it has so many
+// entries or scanBytes of them; then there may be more.
+func (b *Bus) scan(ctx context.Context, most int, command []any, look func(entry)) (scanned int, more bool, err error) {
+	command = append(command, "COUNT", scanPage)
+	for bytes := 0; scanned < most && bytes < scanBytes; {
+		reply, err := b.streams.Do(ctx, command...).Result()
 		if err != nil {
-			return err
+			return scanned, false, err
 		}
 		page, err := parseEntries(reply)
 		if err != nil {
-			return err
+			return scanned, false, err
 		}
 		for _, en := range page {
 			bytes += en.size()
-			d.Dead.look(en, d.JobID)
+			look(en)
 		}
-		d.Dead.Scanned += len(page)
+		scanned += len(page)
 		if len(page) < scanPage {
-			return nil
+			return scanned, false, nil
 		}
-		end = "(" + page[len(page)-1].id.String()
+		command[2] = "(" + page[len(page)-1].id.String()
 	}
-	d.Dead.More = true
-	return nil
+	return scanned, true, nil
 }
 
 // look keeps a dead letter that is the job's.

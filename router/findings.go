@@ -40,8 +40,8 @@ const (
 )
 
 const (
-	// warnRatio of maxmemory is worth a word before fullRatio.
-	warnRatio = 0.7
+	// WarnRatio of maxmemory is worth a word before FullRatio.
+	WarnRatio = 0.7
 	// oldAge of an entry that waits is worth a word: usually it is milliseconds.
 	oldAge = 10 * time.Second
 	// oldPing is more than a router should wait for a Redis, on average.
@@ -114,13 +114,11 @@ func logFindings(n *Node, cfg *Config, name string, say sayer) {
 	if n.Info["aof_enabled"] == "0" {
 		say(LevelWarn, hopLog, "CONFIG SET appendonly yes.", "%s has no append-only file: a restart loses the events since its last snapshot, or all.", name)
 	}
-	if limit := n.Info.Number("maxmemory"); limit > 0 {
-		switch ratio := n.Info.Number("used_memory") / limit; {
-		case ratio > fullRatio:
-			say(LevelFail, hopPublish, "Raise maxmemory, or shorten RETENTION.", "%s uses %.0f %% of its memory: publishing is refused above %.0f %%.", name, ratio*100, fullRatio*100)
-		case ratio > warnRatio:
-			say(LevelWarn, hopLog, "Raise maxmemory, or shorten RETENTION.", "%s uses %.0f %% of its memory.", name, ratio*100)
-		}
+	switch ratio := n.Info.MemoryRatio(); {
+	case ratio > FullRatio:
+		say(LevelFail, hopPublish, "Raise maxmemory, or shorten RETENTION.", "%s uses %.0f %% of its memory: publishing is refused above %.0f %%.", name, ratio*100, FullRatio*100)
+	case ratio > WarnRatio:
+		say(LevelWarn, hopLog, "Raise maxmemory, or shorten RETENTION.", "%s uses %.0f %% of its memory.", name, ratio*100)
 	}
 	if p := n.Info["maxmemory_policy"]; p != "" && p != "noeviction" {
 		say(LevelWarn, hopLog, "CONFIG SET maxmemory-policy noeviction.", "%s may evict events and marks: maxmemory-policy is %s.", name, p)

@@ -1,11 +1,9 @@
 package router
 
 import (
-	"bufio"
 	"context"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,9 +29,9 @@ type monitor struct {
 
 const (
 	monitorInterval = time.Second
-	// fullRatio of maxmemory is left for what must go on when publishing stops:
+	// FullRatio of maxmemory is left for what must go on when publishing stops:
 	// projection, leases, marks.
-	fullRatio = 0.85
+	FullRatio = 0.85
 	// retryAfter is told to a publisher that is refused.
 	retryAfter = time.Second
 )
@@ -53,8 +51,8 @@ func (m *monitor) admit(ref shardRef, key string) error {
 		err.RetryAfter = retryAfter
 		return err
 	}
-	if full > fullRatio {
-		err := event.Errorf(event.Exhausted, "the log is full: Redis uses %.0f %% of its memory, more than %.0f %%; wait", full*100, fullRatio*100)
+	if full > FullRatio {
+		err := event.Errorf(event.Exhausted, "the log is full: Redis uses %.0f %% of its memory, more than %.0f %%; wait", full*100, FullRatio*100)
 		err.RetryAfter = retryAfter
 		return err
 	}
@@ -132,13 +130,13 @@ func (m *monitor) measureMemory(ctx context.Context) {
 	var mu sync.Mutex
 	worst, seen := 0.0, false
 	one := func(ctx context.Context, c *redis.Client) error {
-		info, err := c.Info(ctx, "memory").Result()
+		info, err := ReadInfo(ctx, c, "memory")
 		if err != nil {
 			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		worst, seen = max(worst, memoryRatio(info)), true
+		worst, seen = max(worst, info.MemoryRatio()), true
 		return nil
 	}
 	switch c := m.redis.(type) {
@@ -153,23 +151,8 @@ func (m *monitor) measureMemory(ctx context.Context) {
 	m.metrics.memory.Set(worst)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if was := m.full > fullRatio; was != (worst > fullRatio) {
+	if was := m.full > FullRatio; was != (worst > FullRatio) {
 		m.log.Warn("streams Redis memory", "ratio", worst, "refusing", !was)
 	}
 	m.full = worst
-}
-
-// memoryRatio reads INFO memory; 0 where there is no maxmemory.
-func memoryRatio(info string) float64 {
-	values := make(map[string]float64, 2)
-	for sc := bufio.NewScanner(strings.NewReader(info)); sc.Scan(); {
-		name, v, _ := strings.Cut(strings.TrimSpace(sc.Text()), ":")
-		if name == "used_memory" || name == "maxmemory" {
-			values[name], _ = strconv.ParseFloat(v, 64) // 0 where Redis writes no number
-		}
-	}
-	if values["maxmemory"] == 0 {
-		return 0
-	}
-	return values["used_memory"] / values["maxmemory"]
 }

@@ -11,9 +11,9 @@ import (
 // Info is what INFO says of a Redis.
 type Info map[string]string
 
-// ReadInfo asks a Redis for it.
-func ReadInfo(ctx context.Context, c *redis.Client) (Info, error) {
-	text, err := c.Info(ctx).Result()
+// ReadInfo asks a Redis for it, or for some of its sections.
+func ReadInfo(ctx context.Context, c *redis.Client, sections ...string) (Info, error) {
+	text, err := c.Info(ctx, sections...).Result()
 	if err != nil {
 		return nil, err
 	}
@@ -30,6 +30,15 @@ func ReadInfo(ctx context.Context, c *redis.Client) (Info, error) {
 func (i Info) Number(name string) float64 {
 	n, _ := strconv.ParseFloat(i[name], 64)
 	return n
+}
+
+// MemoryRatio is the part of maxmemory that is used; 0 where there is no maxmemory.
+func (i Info) MemoryRatio() float64 {
+	limit := i.Number("maxmemory")
+	if limit == 0 {
+		return 0
+	}
+	return i.Number("used_memory") / limit
 }
 
 // Address is where a client is connected to. One of Sentinel does not know it, so

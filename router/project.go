@@ -75,10 +75,8 @@ const (
 func (c *carrier) project(ctx context.Context) error {
 	_, cluster := c.streams.(*redis.ClusterClient)
 	var all []*jobBatch
-	for _, b := range c.bridges {
-		if b.batch != nil {
-			all = append(all, b.batch.jobs...)
-		}
+	for b := range c.laden() {
+		all = append(all, b.batch.jobs...)
 	}
 	var calls []call
 	var jobs [][]*jobBatch

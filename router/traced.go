@@ -47,10 +47,7 @@ func (c *carrier) traced(name string, began time.Time, err error) error {
 		return err
 	}
 	s := trace.Step{Name: name, Began: began, Err: err}
-	for _, b := range c.bridges {
-		if b.batch == nil {
-			continue
-		}
+	for b := range c.laden() {
 		for _, job := range b.batch.jobs {
 			for _, e := range job.events {
 				wait := max(began.Sub(e.PublishTime()), 0)
@@ -68,8 +65,8 @@ func (c *carrier) traced(name string, began time.Time, err error) error {
 // observeDelay counts an event's way from its log entry to its announcement.
 func (b *bridge) observeDelay(seconds float64, e *event.Event) {
 	if b.trace != nil {
-		if id := b.trace.TraceID(e.Traceparent); id != "" {
-			b.delay.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": id, "event_id": e.ID.String()})
+		if labels := b.trace.Exemplar(trace.Of(e)); labels != nil {
+			b.delay.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, labels)
 			return
 		}
 	}

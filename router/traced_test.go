@@ -46,7 +46,7 @@ func TestTrace_AnEventsStepsAreInOneTraceThatItsReadersKnow(t *testing.T) {
 	if got := steps(spans); !slices.Equal(got, []string{"announce", "hear", "project", "publish"}) {
 		t.Errorf("steps %v", got)
 	}
-	id := tb.Trace().TraceID(e.Traceparent)
+	id := tb.Trace().Exemplar(trace.Of(e))["trace_id"]
 	for _, s := range spans.Ended() {
 		if s.SpanContext().TraceID().String() != id {
 			t.Errorf("%s is in trace %s, the event's is %s", s.Name(), s.SpanContext().TraceID(), id)

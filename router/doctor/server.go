@@ -21,10 +21,7 @@ const (
 	slowPing = 5 * time.Millisecond
 	// Ages of entries are told by Redis's clock and judged by the router's.
 	maxSkew = time.Second
-	// fullRatio of maxmemory is where a router refuses to publish.
-	fullRatio = 0.85
-	warnRatio = 0.7
-	percent   = 100
+	percent = 100
 )
 
 // cluster examines the masters of a Cluster.
@@ -169,11 +166,10 @@ func (e *examiner) memory(subject string, i router.Info) {
 		e.say(Warn, subject, "CONFIG SET maxmemory to about 70 % of the machine's: a router then refuses events in time", "has no maxmemory: the kernel may kill it when it grows")
 		return
 	}
-	ratio := i.Number("used_memory") / limit
-	switch {
-	case ratio > fullRatio:
-		e.say(Fail, subject, "raise maxmemory, shorten RETENTION, or look for keys of others", "uses %.0f %% of its memory: a router refuses events above %.0f %%", ratio*percent, fullRatio*percent)
-	case ratio > warnRatio:
+	switch ratio := i.MemoryRatio(); {
+	case ratio > router.FullRatio:
+		e.say(Fail, subject, "raise maxmemory, shorten RETENTION, or look for keys of others", "uses %.0f %% of its memory: a router refuses events above %.0f %%", ratio*percent, router.FullRatio*percent)
+	case ratio > router.WarnRatio:
 		e.say(Warn, subject, "raise maxmemory, or shorten RETENTION", "uses %.0f %% of its memory", ratio*percent)
 	default:
 		e.say(OK, subject, "", "uses %.0f %% of its memory", ratio*percent)

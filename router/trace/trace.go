@@ -5,7 +5,7 @@
 // a step carries many events at once: who looks for one event's trace sees its whole
 // way there, and how many others shared each step.
 //
-//	publish (server/client, router/publish.go) → project, announce (router/bridge.go)
+//	publish (server/client, router/publish.go) → project, announce (router/carrier.go)
 //	→ hear (router/hub.go) → receive (edge/topic.go) → write (edge/crowd.go, edge/outlet.go)
 //
 // Where nobody wants to know, there is no Tracer: the way has only a nil check. The
@@ -140,13 +140,14 @@ func (t *Tracer) Wants(traceparent string) bool {
 	return t.log != nil || t.exports && sampled(traceparent)
 }
 
-// TraceID is that of the event's trace, where it is sampled and exported; else empty.
-// It is what an exemplar names.
-func (t *Tracer) TraceID(traceparent string) string {
-	if c, ok := t.parent(traceparent); ok {
-		return c.TraceID().String()
+// Exemplar is what a histogram's exemplar says of the event: nil where its trace is not
+// sampled or goes nowhere.
+func (t *Tracer) Exemplar(e Subject) map[string]string {
+	c, ok := t.parent(e.Traceparent)
+	if !ok {
+		return nil
 	}
-	return ""
+	return map[string]string{"trace_id": c.TraceID().String(), "event_id": e.ID.String()}
 }
 
 // length is that of a traceparent: version, trace, span, flags, each after a dash.

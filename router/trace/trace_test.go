@@ -65,7 +65,7 @@ func TestStep_IsASpanInTheEventsTraceIfThatIsSampled(t *testing.T) {
 			t.Errorf("%q: %d spans", traceparent, len(got))
 			continue
 		}
-		if id := tr.TraceID(traceparent); (id == traceID) != (want == 1) {
+		if id := tr.Exemplar(trace.Subject{Traceparent: traceparent})["trace_id"]; (id == traceID) != (want == 1) {
 			t.Errorf("%q: trace id %q", traceparent, id)
 		}
 		if want == 1 && (got[0].Parent().SpanID().String() != spanID || got[0].SpanContext().TraceID().String() != traceID) {
@@ -172,7 +172,7 @@ func TestTracer_DebugLinesJoinStepsByIDs(t *testing.T) {
 	tr.Publish(context.Background(), e, 1).End(event.ID{Ms: 7}, true, nil)
 	e.ID = event.ID{Ms: 7}
 	tr.Step(trace.Of(e), &trace.Step{Name: "project", Began: time.Now(), Err: errors.New("away")})
-	if tr.TraceID(traceparent) != "" {
+	if tr.Exemplar(trace.Subject{Traceparent: traceparent})["trace_id"] != "" {
 		t.Error("an exemplar would name a trace that goes nowhere")
 	}
 	lines := json.NewDecoder(&out)
@@ -205,7 +205,7 @@ func TestTracer_WhatIsNotSampledAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		tr.Publish(ctx, e, 1)
 		tr.Step(trace.Of(e), step)
-		if tr.Wants(e.Traceparent) || tr.TraceID(e.Traceparent) != "" {
+		if tr.Wants(e.Traceparent) || tr.Exemplar(trace.Of(e)) != nil {
 			t.Fatal("somebody wants to know")
 		}
 	}); n != 0 {

@@ -2,16 +2,14 @@ package client_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/eco2-team/eventbus/edge/browsertest"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/server/bustest"
 	"github.com/eco2-team/eventbus/server/client"
@@ -41,33 +39,12 @@ func newPage(t *testing.T, options string, change ...bustest.Settings) *page {
 	p := &page{t: t, bus: bustest.New(t, append([]bustest.Settings{{"CORS_ORIGINS": site.URL}}, change...)...)}
 	p.door = bustest.NewDoor(t, p.bus.HTTP)
 
-	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, // CI runs as root
-		chromedp.UserDataDir(t.TempDir()))...)
-	browser, cancel := chromedp.NewContext(allocator)
-	ctx, cancelTimeout := context.WithTimeout(browser, 3*bustest.Patience)
+	ctx, cancel := context.WithTimeout(browsertest.New(t), 3*bustest.Patience)
+	t.Cleanup(cancel)
 	p.ctx = ctx
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(browser); err != nil {
-			t.Errorf("close Chromium: %v", err)
-		}
-		cancelTimeout()
-		cancel()
-		cancelAllocator()
-	})
-	err := chromedp.Do(browser)
-	if err == nil {
-		err = chromedp.Listen(ctx, func(ev any) {
-			if ev, ok := ev.(*runtime.EventExceptionThrown); ok {
-				t.Errorf("the page threw: %s %+v", ev.ExceptionDetails.Text, ev.ExceptionDetails.Exception)
-			}
-		})
-	}
-	if err == nil {
-		err = chromedp.Do(ctx, chromedp.Navigate(site.URL))
-	}
-	if err != nil {
-		t.Fatalf("start Chromium: %v", err)
+	browsertest.Watch(t, ctx)
+	if err := chromedp.Do(ctx, chromedp.Navigate(site.URL)); err != nil {
+		t.Fatal(err)
 	}
 	p.run(fmt.Sprintf(`await import('http://%s/eventbus.js').then((lib) => {
 		window.lib = lib;
@@ -128,39 +105,15 @@ func (p *page) run(code string) {
 	}
 }
 
-// until waits until an expression has the value. The page looks for itself, so that
-// nothing that passes quickly is missed.
 func (p *page) until(expression string, want any) {
 	p.t.Helper()
-	value, err := json.Marshal(want)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	look := fmt.Sprintf(`new Promise((found) => {
-		const end = Date.now() + %d;
-		(function look() {
-			const got = %s;
-			if (got === %s || Date.now() > end) found(String(got));
-			else setTimeout(look, 10);
-		})();
-	})`, bustest.Patience/time.Millisecond, expression, value)
-	got, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](look, chromedp.EvalAwaitPromise))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	if got != fmt.Sprint(want) {
-		p.t.Fatalf("%s is %q, want %q", expression, got, fmt.Sprint(want))
-	}
+	browsertest.Until(p.t, p.ctx, bustest.Patience, expression, want)
 }
 
 // value reads an expression now.
 func value[T any](p *page, expression string) T {
 	p.t.Helper()
-	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	return v
+	return browsertest.Value[T](p.t, p.ctx, expression)
 }
 
 // dense checks that a job's events came each once and in order.

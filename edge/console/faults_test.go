@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/eco2-team/eventbus/edge/browsertest"
 )
 
 // What a real bus and a good network do not do, in front of a bus that is told to.
 func TestConsole_OverFaults(t *testing.T) {
-	browser := newBrowser(t)
+	browser := browsertest.New(t)
 	for _, c := range []struct {
 		rule string
 		test func(*testing.T, context.Context)

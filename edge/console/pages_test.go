@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/eco2-team/eventbus/edge/browsertest"
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/redistest"
 	"github.com/eco2-team/eventbus/server/bustest"
@@ -24,7 +25,7 @@ func newConsole(t *testing.T, change ...bustest.Settings) *bustest.Bus {
 
 func openConsole(t *testing.T, b *bustest.Bus, hash string) tab {
 	t.Helper()
-	return openTab(t, newBrowser(t), "http://"+b.HTTP+"/"+hash)
+	return openTab(t, browsertest.New(t), "http://"+b.HTTP+"/"+hash)
 }
 
 // texts are the texts of all elements, joined by |.

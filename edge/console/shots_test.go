@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/eco2-team/eventbus/edge/browsertest"
 )
 
 // The pictures of docs/console.md are made by `make screenshots`; every other run makes
@@ -98,7 +100,7 @@ func publishSeen(p tab) {
 
 func TestShots_EveryPageFitsItsWindowAndIsWorthAPicture(t *testing.T) {
 	b := newLivelyBus(t)
-	p := openTab(t, newBrowser(t), "http://"+b.HTTP+"/#/jobs/scan") // which goes on while other pages are shown
+	p := openTab(t, browsertest.New(t), "http://"+b.HTTP+"/#/jobs/scan") // which goes on while other pages are shown
 	p.until(hook("watch")+"?.textContent", "live")
 	for _, pic := range pictures() {
 		t.Run(pic.name, func(t *testing.T) {

@@ -2,41 +2,19 @@ package console
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/eco2-team/eventbus/edge/browsertest"
 )
 
 // patience is how long a test waits for what must come, also on a loaded machine.
 const patience = 45 * time.Second
-
-// newBrowser starts Chromium; tabs of it are made by chromedp.NewContext.
-func newBrowser(t *testing.T) context.Context {
-	t.Helper()
-	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, // CI runs as root
-		chromedp.UserDataDir(t.TempDir()),
-	)...)
-	browser, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(browser); err != nil {
-			t.Errorf("close the browser: %v", err)
-		}
-		cancel()
-		cancelAllocator()
-	})
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatalf("start Chromium: %v", err)
-	}
-	return browser
-}
 
 // tab is a tab with the page in it.
 type tab struct {
@@ -50,14 +28,10 @@ func openTab(t *testing.T, browser context.Context, url string) tab {
 	t.Cleanup(cancel)
 	ctx, cancelTimeout := context.WithTimeout(ctx, 8*patience)
 	t.Cleanup(cancelTimeout)
+	browsertest.Watch(t, ctx)
 	err := chromedp.Listen(ctx, func(ev any) {
-		switch ev := ev.(type) {
-		case *runtime.EventExceptionThrown:
-			t.Errorf("the page threw: %s %+v", ev.ExceptionDetails.Text, ev.ExceptionDetails.Exception)
-		case *log.EventEntryAdded:
-			if ev.Entry.Source == log.EntrySourceSecurity {
-				t.Errorf("the browser refused: %s", ev.Entry.Text)
-			}
+		if ev, ok := ev.(*log.EventEntryAdded); ok && ev.Entry.Source == log.EntrySourceSecurity {
+			t.Errorf("the browser refused: %s", ev.Entry.Text)
 		}
 	})
 	if err != nil {
@@ -69,29 +43,9 @@ func openTab(t *testing.T, browser context.Context, url string) tab {
 	return tab{t, ctx}
 }
 
-// until waits until the JavaScript expression has the value. It looks from inside
-// the page; chromedp.Poll would need eval there, which the policy forbids.
 func (p tab) until(expression string, want any) {
 	p.t.Helper()
-	value, err := json.Marshal(want)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	look := fmt.Sprintf(`new Promise((found) => {
-		const end = Date.now() + %d;
-		(function look() {
-			const got = %s;
-			if (got === %s || Date.now() > end) found(String(got));
-			else setTimeout(look, 10);
-		})();
-	})`, patience/time.Millisecond, expression, value)
-	got, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](look, chromedp.EvalAwaitPromise))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	if got != fmt.Sprint(want) {
-		p.t.Fatalf("%s is %q, want %q", expression, got, fmt.Sprint(want))
-	}
+	browsertest.Until(p.t, p.ctx, patience, expression, want)
 }
 
 func (p tab) do(actions ...chromedp.Action[chromedp.Void]) {
@@ -109,11 +63,7 @@ func hook(name string) string {
 // value reads an expression now.
 func value[T any](p tab, expression string) T {
 	p.t.Helper()
-	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	return v
+	return browsertest.Value[T](p.t, p.ctx, expression)
 }
 
 // keys presses keys, wherever the focus is.

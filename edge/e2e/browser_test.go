@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
+
+	"github.com/eco2-team/eventbus/edge/browsertest"
 )
 
 // The console, on the real bus, behind a network that breaks.
@@ -16,7 +18,7 @@ func TestBrowser_ConsoleFollowsAJobLive(t *testing.T) {
 	t.Parallel()
 	b := newBus(t)
 	net := newProxy(t, b.http)
-	browser := chromium(t)
+	browser := browsertest.New(t)
 	p := openTab(t, browser, net.url("/#scan/j")) // a link of old
 	p.until(hook("connection")+"?.textContent", "live")
 	p.until(hook("watch")+"?.textContent", "live")
@@ -57,7 +59,7 @@ func TestBrowser_EventSourceResumesByItselfAndStopsAtTheEnd(t *testing.T) {
 	page := foreignPage(t)
 	b := newBus(t, settings{"CORS_ORIGINS": page})
 	net := newProxy(t, b.http)
-	p := openTab(t, chromium(t), page+"/page.html")
+	p := openTab(t, browsertest.New(t), page+"/page.html")
 
 	// This one is cut within frames, wherever 16 KiB end; that one while it is
 	// written.
@@ -141,7 +143,7 @@ func TestSeedH12_BrowserResumesWhereItWasAfterAnErrorFrame(t *testing.T) {
 	page := foreignPage(t)
 	b := newBus(t, settings{"CORS_ORIGINS": page})
 	net := newProxy(t, b.http)
-	p := openTab(t, chromium(t), page+"/page.html")
+	p := openTab(t, browsertest.New(t), page+"/page.html")
 	const path = "/api/v1/scan/j/events"
 	p.follow("job", net.url(path), "token", "done")
 	raw := b.open(path)

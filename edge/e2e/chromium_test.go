@@ -6,39 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-)
 
-// chromium starts a browser.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("these tests need a browser: install the Debian package chromium (apt-get install chromium): %v", err)
-	}
-	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // CI runs as root
-		chromedp.UserDataDir(t.TempDir()),
-	)...)
-	browser, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(browser); err != nil {
-			t.Errorf("close Chromium: %v", err)
-		}
-		cancel()
-		cancelAllocator()
-	})
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatalf("start Chromium: %v", err)
-	}
-	return browser
-}
+	"github.com/eco2-team/eventbus/edge/browsertest"
+)
 
 // tab is a tab with a page in it.
 type tab struct {
@@ -52,15 +25,8 @@ func openTab(t *testing.T, browser context.Context, url string) tab {
 	t.Cleanup(cancel)
 	ctx, cancelTimeout := context.WithTimeout(ctx, 3*patience)
 	t.Cleanup(cancelTimeout)
-	err := chromedp.Listen(ctx, func(ev any) {
-		if ev, ok := ev.(*runtime.EventExceptionThrown); ok {
-			t.Errorf("the page threw: %s %+v", ev.ExceptionDetails.Text, ev.ExceptionDetails.Exception)
-		}
-	})
-	if err == nil {
-		err = chromedp.Do(ctx, chromedp.Navigate(url))
-	}
-	if err != nil {
+	browsertest.Watch(t, ctx)
+	if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
 		t.Fatalf("open %s: %v", url, err)
 	}
 	return tab{t, ctx}
@@ -86,39 +52,15 @@ func (p tab) follow(name, url string, stages ...string) {
 	}
 }
 
-// until waits until a JavaScript expression has the value. The page looks for
-// itself, so that nothing that passes quickly is missed.
 func (p tab) until(expression string, want any) {
 	p.t.Helper()
-	value, err := json.Marshal(want)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	look := fmt.Sprintf(`new Promise((found) => {
-		const end = Date.now() + %d;
-		(function look() {
-			const got = %s;
-			if (got === %s || Date.now() > end) found(String(got));
-			else setTimeout(look, 10);
-		})();
-	})`, patience/time.Millisecond, expression, value)
-	got, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](look, chromedp.EvalAwaitPromise))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	if got != fmt.Sprint(want) {
-		p.t.Fatalf("%s is %q, want %q", expression, got, fmt.Sprint(want))
-	}
+	browsertest.Until(p.t, p.ctx, patience, expression, want)
 }
 
 // value reads an expression now.
 func value[T any](p tab, expression string) T {
 	p.t.Helper()
-	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression))
-	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
-	}
-	return v
+	return browsertest.Value[T](p.t, p.ctx, expression)
 }
 
 // hook is the expression of the console's element with that data-testid.

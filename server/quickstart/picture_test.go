@@ -20,6 +20,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/eco2-team/eventbus/edge/browsertest"
 	"github.com/eco2-team/eventbus/server/bustest"
 )
 
@@ -106,22 +107,8 @@ type film struct {
 
 func newFilm(t *testing.T, page string) *film {
 	t.Helper()
-	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, // CI runs as root
-		chromedp.UserDataDir(t.TempDir()))...)
-	browser, cancel := chromedp.NewContext(allocator)
-	ctx, cancelTimeout := context.WithTimeout(browser, 3*bustest.Patience)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(browser); err != nil {
-			t.Errorf("close Chromium: %v", err)
-		}
-		cancelTimeout()
-		cancel()
-		cancelAllocator()
-	})
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatalf("start Chromium: %v", err)
-	}
+	ctx, cancel := context.WithTimeout(browsertest.New(t), 3*bustest.Patience)
+	t.Cleanup(cancel)
 	const width, height, scale = 960, 336, 1.5
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, height, chromedp.EmulateScale(scale)), chromedp.Navigate(page)); err != nil {
 		t.Fatal(err)
@@ -131,11 +118,7 @@ func newFilm(t *testing.T, page string) *film {
 
 func eval[T any](f *film, script string) T {
 	f.t.Helper()
-	v, err := chromedp.Run(f.ctx, chromedp.Evaluate[T](script))
-	if err != nil {
-		f.t.Fatalf("%s: %v", script, err)
-	}
-	return v
+	return browsertest.Value[T](f.t, f.ctx, script)
 }
 
 func (f *film) do(script string) {

@@ -164,8 +164,9 @@ func TestWorker_PlaysAtItsPace(t *testing.T) {
 		if want := 200 * DefaultPace; chatTook != want {
 			t.Errorf("200 tokens took %v, want %v", chatTook, want)
 		}
-		if got := len(chat.batches); got != 201 {
-			t.Errorf("a bus that answers at once got %d calls for 200 tokens and the end, want one each", got)
+		// The end follows the last token at the same instant: it may share its call.
+		if got := chat.batches; len(got) < 200 || slices.Max(got[:199]) != 1 {
+			t.Errorf("a bus that answers at once got calls of %v tokens, want one in each", got)
 		}
 	})
 }

@@ -163,9 +163,10 @@ func (c *crowd) add(l *line, sub *hub.Subscription[frame]) {
 	if c.sub == nil {
 		c.sub = sub
 	}
-	l.at, l.wrote = len(c.members), c.lines.now()
+	l.at, l.wrote = int32(len(c.members)), c.lines.now()
 	l.cancel(nil)
 	l.cancel = nil
+	l.forgo()
 	c.members = append(c.members, l)
 	c.size.Store(int32(len(c.members)))
 	c.lines.joined.Add(1)
@@ -223,8 +224,7 @@ func (c *crowd) gone(l *line) {
 		c.end(l, endGone)
 	default:
 		l.cancel(errGone)
-		l.fd = -1
-		_ = l.conn.Close() // it may be writing
+		l.hangUp() // it may be writing
 	}
 }
 

@@ -3,62 +3,115 @@ package edge
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
+	"os"
 )
 
 // errGone ends the stream of a browser that has closed its connection.
 var errGone = errors.New("edge: browser gone")
 
 // line is a browser's connection that was taken over from net/http. It is a
-// member of its job's crowd, or alone: then it has a goroutine, crawl.
+// member of its job's crowd, or alone: then it has a goroutine, crawl. Of the
+// connection a member has the descriptor only: Go's own objects for it are half of
+// what a browser that waits would cost.
 type line struct {
-	lines *lines
 	topic *topic
-	conn  *net.TCPConn
 	leave func() // the gate
 	id    uint64
 	until int64 // when its token ends, by lines.now; 0 is never
-	// fd is conn's as long as conn is open: only who ends the line closes it.
-	fd      int
-	chunked bool
 	// since is when it began, in milliseconds since 1970.
 	since uint64
 
-	// What follows is guarded by topic.crowd.mu.
-	done bool
-	why  ending // where done
-	// at is its place among the members; -1 while it is alone.
-	at int
+	// What follows is guarded by topic.crowd.mu. cancel ends crawl; nil while it is a
+	// member.
+	cancel context.CancelCauseFunc
+	// file has fd, once a write had to wait; see waiting.
+	file *os.File
 	// wrote is when a member was written something, by lines.now.
 	wrote int64
-	// cancel ends crawl; nil while it is a member.
-	cancel context.CancelCauseFunc
+	why   ending // where done
+	fd    int32  // -1 when closed
+	// at is its place among the members; -1 while it is alone.
+	at   int32
+	done bool
+
+	chunked bool // for good
 }
 
 // send writes without waiting; rest is what the connection did not take.
 func (l *line) send(p *packet) (rest []byte, err error) {
 	b := p.bytes(l.chunked)
-	n, err := l.lines.write(l.fd, b)
+	n, err := l.lines().write(int(l.fd), b)
 	return b[n:], err
+}
+
+func (l *line) lines() *lines { return l.topic.crowd.lines }
+
+// waiting is the connection for writes that wait; nil where it is closed.
+func (l *line) waiting() *os.File {
+	c := &l.topic.crowd
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.file == nil && l.fd >= 0 {
+		l.file = os.NewFile(uintptr(l.fd), "browser")
+	}
+	return l.file
+}
+
+// forgo gives up what waiting made; crowd.mu is held. Without a descriptor to spare
+// it stays.
+func (l *line) forgo() {
+	if l.file == nil {
+		return
+	}
+	if fd := duplicate(l.file); fd >= 0 {
+		_ = l.file.Close()
+		l.fd, l.file = int32(fd), nil
+	}
+}
+
+// hangUp closes the connection; crowd.mu is held, or the line is done. A write that
+// waits fails.
+func (l *line) hangUp() {
+	switch {
+	case l.fd < 0:
+	case l.file != nil:
+		_ = l.file.Close()
+	default:
+		closeNow(int(l.fd))
+	}
+	l.fd, l.file = -1, nil
+}
+
+// begin makes a line a member where nothing is in the way, else it is alone. The
+// goroutine is the caller's: most need none of their own.
+func (l *line) begin(f *jobFeed) {
+	var ctx context.Context
+	ctx, l.cancel = context.WithCancelCause(context.Background())
+	l.lines().remember(l)
+	if rest, end, joined := l.topic.crowd.join(ctx, l, f); !joined {
+		l.lines().work.Add(1)
+		go l.crawl(ctx, f, rest, end)
+	}
 }
 
 // crawl serves a line that is alone, until it has joined the crowd, or to the
 // end: first the rest of a packet, then what the feed has, each write with its
 // deadline. With an end, nothing follows the rest.
 func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, end ending) {
-	defer l.lines.work.Done()
-	cw := &chunkWriter{l.conn, l.chunked}
+	s := l.lines()
+	defer s.work.Done()
+	cw := &chunkWriter{l}
 	w := &streamWriter{
-		ResponseWriter: cw, control: http.NewResponseController(cw), pace: *l.lines.pace,
+		ResponseWriter: cw, control: http.NewResponseController(cw), pace: *s.pace,
 		clear:    true, // members' writes do not look at deadlines
-		timeouts: l.lines.client.metrics.writeTimeouts,
+		timeouts: s.client.metrics.writeTimeouts,
 	}
-	o := newOutlet(true, w, l.lines.client)
+	o := newOutlet(true, w, s.client)
 	defer o.reset()
 	o.opened, o.feed = true, f
 	for {
-		w.raw(l.conn, rest)
+		w.raw(cw, rest)
 		if end != "" || w.err != nil {
 			break
 		}
@@ -90,27 +143,27 @@ func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, end ending) {
 }
 
 // raw writes what is coded already.
-func (w *streamWriter) raw(c net.Conn, b []byte) {
+func (w *streamWriter) raw(c *chunkWriter, b []byte) {
 	if w.err != nil || len(b) == 0 {
 		return
 	}
 	w.allow(len(b))
-	_, err := c.Write(b)
-	w.note(err)
+	w.note(c.coded(b))
 	_ = w.FlushError()
 }
 
 // finish lets go of all that an ended line holds. Who reads the end of the stream
 // finds room for the next one.
 func (l *line) finish() {
-	l.lines.forget(l)
-	l.lines.client.metrics.streams.WithLabelValues(kindJob, transportLine).Dec()
-	l.lines.client.metrics.ended.WithLabelValues(string(l.why)).Inc()
+	s := l.lines()
+	s.forget(l)
+	s.client.metrics.streams.WithLabelValues(kindJob, transportLine).Dec()
+	s.client.metrics.ended.WithLabelValues(string(l.why)).Inc()
 	l.leave()
 	l.topic.owner.leave(l.topic)
 	if l.fd >= 0 {
-		discard(l.fd)
+		discard(int(l.fd))
 	}
-	_ = l.conn.Close()
-	l.lines.release()
+	l.hangUp()
+	s.release()
 }

@@ -113,7 +113,9 @@ func (e *testEdge) shrink() {
 	e.Server.lines.mu.Lock()
 	defer e.Server.lines.mu.Unlock()
 	for _, l := range e.Server.lines.all {
-		_ = l.conn.SetWriteBuffer(16 << 10)
+		l.topic.crowd.mu.Lock()
+		_ = unix.SetsockoptInt(int(l.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10)
+		l.topic.crowd.mu.Unlock()
 	}
 }
 
@@ -482,7 +484,7 @@ func TestLine_DeliveryAllocatesNothing(t *testing.T) {
 	tp.ring.Store(ring)
 	const n = 1000
 	for range n {
-		l := &line{lines: e.Server.lines, topic: tp, chunked: true, at: -1, cancel: func(error) {}}
+		l := &line{topic: tp, chunked: true, at: -1, cancel: func(error) {}}
 		if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}); !ok {
 			t.Fatal("it could not join")
 		}
@@ -570,7 +572,7 @@ func TestLine_NothingIsMissedInTheMomentOfJoining(t *testing.T) {
 	tp := &topic{owner: e.topics, crowd: crowd{lines: e.Server.lines}}
 	tp.ring.Store(ring)
 	text := mustItem(t, sample())
-	l := &line{lines: e.Server.lines, topic: tp, at: -1, cancel: func(error) { // the line has looked, and is not yet counted
+	l := &line{topic: tp, at: -1, cancel: func(error) { // the line has looked, and is not yet counted
 		ring.Extend([]hub.Item[frame]{{ID: event.ID{Ms: 1}, Size: 300, Value: text}})
 		tp.crowd.poke()
 	}}

@@ -119,28 +119,23 @@ func (s *lines) takeOver(c *call, f *jobFeed) bool {
 		return false
 	}
 	c.out.w.err = http.ErrHijacked // it is no longer the call's
-	l := &line{lines: s, topic: f.topic, leave: c.leave, chunked: c.chunked, at: -1, since: f.reading.since}
 	fd := -1
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		l.conn, fd = tcp, descriptor(tcp)
+		fd = duplicate(tcp)
 	}
+	_ = conn.Close()
 	if fd < 0 {
-		_ = conn.Close()
 		s.release()
 		return true
 	}
-	l.fd = fd
+	l := &line{topic: f.topic, leave: c.leave, fd: int32(fd), chunked: c.chunked, at: -1, since: f.reading.since}
 	if t := c.identity.Until; !t.IsZero() {
 		l.until = s.now() + int64(time.Until(t))
 	}
 	c.leave, c.release = nil, nil // they are the line's
 	s.client.metrics.streams.WithLabelValues(kindJob, transportHTTP1).Dec()
 	s.client.metrics.streams.WithLabelValues(kindJob, transportLine).Inc()
-	var ctx context.Context
-	ctx, l.cancel = context.WithCancelCause(context.Background())
-	s.remember(l)
-	s.work.Add(1)
-	go l.crawl(ctx, f, nil, "")
+	l.begin(f)
 	return true
 }
 
@@ -169,7 +164,7 @@ func (s *lines) remember(l *line) {
 	s.last++
 	l.id = s.last
 	s.all[l.id] = l
-	s.poll.add(l.fd, l.id) // within mu: until then nobody finds the line, and closes it
+	s.poll.add(int(l.fd), l.id) // within mu: until then nobody finds the line, and closes it
 	late := s.draining
 	s.mu.Unlock()
 	if late {

@@ -1,8 +1,8 @@
 package edge
 
 import (
-	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -83,10 +83,7 @@ func (s *scratch) packet(items []hub.Item[frame]) packet {
 func (s *scratch) keep() { s.buf = nil }
 
 // chunkWriter is the connection of a line that is alone, as streamWriter wants it.
-type chunkWriter struct {
-	conn    *net.TCPConn
-	chunked bool
-}
+type chunkWriter struct{ line *line }
 
 // Header implements http.ResponseWriter; it was sent long ago.
 func (w *chunkWriter) Header() http.Header { return http.Header{} }
@@ -96,17 +93,34 @@ func (w *chunkWriter) WriteHeader(int) {}
 
 // Write implements http.ResponseWriter.
 func (w *chunkWriter) Write(b []byte) (int, error) {
-	if !w.chunked {
-		return w.conn.Write(b)
+	if !w.line.chunked {
+		return len(b), w.coded(b)
 	}
-	head := append(strconv.AppendUint(nil, uint64(len(b)), 16), chunkEnd...)
-	parts := net.Buffers{head, b, []byte(chunkEnd)}
-	_, err := parts.WriteTo(w.conn)
-	return len(b), err
+	s := w.line.lines().borrow()
+	defer w.line.lines().giveBack(s)
+	p := seal(append(room(s.buf), b...), "")
+	s.buf = p.buf
+	return len(b), w.coded(p.chunk)
+}
+
+// coded writes what is coded already.
+func (w *chunkWriter) coded(b []byte) error {
+	f := w.line.waiting()
+	if f == nil {
+		return os.ErrClosed
+	}
+	_, err := f.Write(b)
+	return err
 }
 
 // FlushError implements what http.ResponseController wants.
 func (w *chunkWriter) FlushError() error { return nil }
 
 // SetWriteDeadline implements what http.ResponseController wants.
-func (w *chunkWriter) SetWriteDeadline(t time.Time) error { return w.conn.SetWriteDeadline(t) }
+func (w *chunkWriter) SetWriteDeadline(t time.Time) error {
+	f := w.line.waiting()
+	if f == nil {
+		return os.ErrClosed
+	}
+	return f.SetWriteDeadline(t)
+}

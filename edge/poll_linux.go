@@ -3,7 +3,6 @@ package edge
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"syscall"
 
@@ -35,8 +34,8 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// add watches a connection until it is closed; its end is told once. Where that
-// fails, the next write finds it.
+// add watches a connection until its last descriptor is closed; its end is told once.
+// Where that fails, the next write finds it.
 func (p *poller) add(fd int, id uint64) {
 	_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
 		Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(uint32(id)), Pad: int32(id >> 32),
@@ -67,14 +66,21 @@ func (p *poller) wait(gone func(id uint64)) {
 
 func (p *poller) close() { _ = p.file.Close() }
 
-// descriptor is the connection's file descriptor; -1 where it is closed.
-func descriptor(c *net.TCPConn) int {
+// duplicate is another descriptor of the connection; -1 where it is closed or there
+// is none left.
+func duplicate(c syscall.Conn) int {
 	fd := -1
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(f uintptr) { fd = int(f) })
+		_ = raw.Control(func(f uintptr) {
+			if d, err := unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				fd = d
+			}
+		})
 	}
 	return fd
 }
+
+func closeNow(fd int) { _ = unix.Close(fd) }
 
 // writeNow writes what the connection takes at once.
 func writeNow(fd int, b []byte) (n int, err error) {

@@ -4,7 +4,7 @@ package edge
 
 import (
 	"errors"
-	"net"
+	"syscall"
 )
 
 // poller is there where epoll is; elsewhere streams stay with net/http.
@@ -15,6 +15,7 @@ func newPoller() (*poller, error) { return nil, errors.ErrUnsupported }
 func (*poller) add(int, uint64)         {}
 func (*poller) wait(func(uint64))       {}
 func (*poller) close()                  {}
-func descriptor(*net.TCPConn) int       { return -1 }
+func duplicate(syscall.Conn) int        { return -1 }
+func closeNow(int)                      {}
 func writeNow(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 func discard(int)                       {}

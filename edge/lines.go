@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/eco2-team/eventbus/router/hub"
 )
 
 // lines are the connections that an edge took over from net/http: all of what
@@ -197,18 +199,13 @@ func (s *lines) every() time.Duration {
 // late.
 func (s *lines) silence() time.Duration { return s.heartbeat - s.every() }
 
-// sweepLines: net/http leaves 12 KiB of buffers for each connection that is taken from
-// it. After so many, once no more come, they are collected and given back, because a
-// process in which nothing happens does not collect for minutes.
-const sweepLines = 1000
-
 // tick looks after heartbeats and tokens: one ticker for all.
 func (s *lines) tick() {
 	t := time.NewTicker(s.every())
 	defer t.Stop()
 	keepalive := newPacket("", func(b []byte) []byte { return appendKeepalive(b, true) })
 	var all []*line
-	var before, swept uint64 // lines that ever were
+	var sweeper hub.Sweeper // net/http leaves 12 KiB of buffers for each line
 	for {
 		select {
 		case <-t.C:
@@ -217,11 +214,9 @@ func (s *lines) tick() {
 		}
 		var last uint64
 		all, last = s.list(all)
-		if last == before && last-swept >= sweepLines {
-			swept = last
+		if sweeper.Due(last) {
 			s.work.Go(debug.FreeOSMemory)
 		}
-		before = last
 		now := s.now()
 		for _, l := range all {
 			l.topic.crowd.tick(l, now, &keepalive)

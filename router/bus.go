@@ -36,6 +36,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/eco2-team/eventbus/router/event"
 	"github.com/eco2-team/eventbus/router/hub"
 	"github.com/eco2-team/eventbus/router/trace"
 )
@@ -49,6 +50,7 @@ type Bus struct {
 	closers   []func() error
 	publisher *publisher
 	hub       *topicHub
+	logs      *jobLogs
 	watches   *watchHub
 	shards    *shards
 	monitor   *monitor
@@ -140,6 +142,10 @@ func (b *Bus) connect(s scripts) error {
 	b.monitor = newMonitor(&b.cfg, b.streams, b.metrics, b.log)
 	b.publisher = newPublisher(&b.cfg, s, appender, b.monitor, b.metrics)
 	b.closers = append(b.closers, b.publisher.close) // before its client
+	b.logs = &jobLogs{
+		redis: b.streams, retention: b.cfg.Retention,
+		gaps: func(r event.Reason) { b.metrics.gaps.WithLabelValues(r.String()).Inc() },
+	}
 	b.hub = newTopicHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.watches = newWatchHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, own: own, metrics: b.metrics, log: b.log}

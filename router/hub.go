@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -33,7 +34,8 @@ type topicHub struct {
 	checkNow chan struct{}
 
 	mu     sync.Mutex
-	topics map[topicKey]*topic
+	topics map[topicKey]*topic // guarded by mu
+	came   uint64              // guarded by mu; how many topics there ever were
 }
 
 type topicKey struct{ domain, jobID string }
@@ -83,6 +85,7 @@ func (h *topicHub) hold(key topicKey) *topic {
 		}
 		t.reader.handle = func(payload string) { h.hear(t, payload) }
 		h.topics[key] = t
+		h.came++
 		h.metrics.topics.Inc()
 	}
 	t.refs++
@@ -181,16 +184,29 @@ func (h *topicHub) run(ctx context.Context) {
 	tick := time.NewTicker(h.cfg.HeadCheckInterval / 4)
 	defer tick.Stop()
 	losses := make(map[string]string)
+	var sweeper hub.Sweeper
+	var sweeping sync.WaitGroup
+	defer sweeping.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if sweeper.Due(h.ever()) {
+				sweeping.Go(debug.FreeOSMemory)
+			}
 		case <-h.checkNow:
 		}
 		h.check(ctx)
 		h.findLosses(ctx, losses)
 	}
+}
+
+// ever is how many topics there ever were.
+func (h *topicHub) ever() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.came
 }
 
 // due lists the topics whose head is to be compared now.

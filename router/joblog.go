@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -67,37 +68,48 @@ const (
 	pageItems = 512
 )
 
-// jobLog reads one job's log for one subscriber. It decides what is a gap; there
-// is no other place that does.
-type jobLog struct {
+// jobLogs is what all logs of jobs have in common.
+type jobLogs struct {
 	redis     redis.UniversalClient
-	domain    string
-	jobID     string
 	retention time.Duration
 	// gaps counts by reason.
 	gaps func(event.Reason)
+}
+
+// jobLog reads one job's log for one subscriber. It decides what is a gap; there
+// is no other place that does.
+type jobLog struct {
+	*jobLogs
+	domain string
+	jobID  string
+	// ahead is what ask has asked; nil where it has not.
+	ahead *redis.Cmd
 	// size is how many entries the next page asks for; bytes bounds a page, and is
 	// pageBytes where zero.
 	size  int
 	bytes int
 }
 
+// ask puts what the next Read, after the same cursor, asks first into a pipeline.
+func (l *jobLog) ask(ctx context.Context, pipe redis.Pipeliner, after event.ID) {
+	if after.IsZero() {
+		l.ahead = l.command(ctx, pipe, "-", l.pageSize())
+	} else {
+		l.ahead = l.command(ctx, pipe, after.String(), l.pageSize()+1)
+	}
+}
+
+func (l *jobLog) pageSize() int { return cmp.Or(l.size, firstPage) }
+
 // Read implements hub.Log. Where the cursor is the final event, or older than
 // retention with nothing left, the error is OutOfRange. It is not safe for
 // concurrent use: a subscription reads alone.
 func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*Shown], error) {
-	n := l.size
-	if n == 0 {
-		n = firstPage
-	}
-	page, err := l.page(ctx, after, n)
+	page, err := l.page(ctx, after, l.pageSize())
 	if err != nil {
 		return page, err
 	}
-	most := l.bytes
-	if most == 0 {
-		most = pageBytes
-	}
+	most := cmp.Or(l.bytes, pageBytes)
 	bytes := 0
 	for i, it := range page.Items {
 		if bytes += it.Size; bytes > most && i > 0 {
@@ -163,11 +175,24 @@ func (l *jobLog) gap(after event.ID, items []shown) (*event.Gap, error) {
 
 // entries is XRANGE from start, inclusive.
 func (l *jobLog) entries(ctx context.Context, start string, n int) ([]shown, error) {
-	reply, err := l.redis.Do(ctx, "XRANGE", logKey(l.domain, l.jobID), start, "+", "COUNT", n).Result()
+	asked := l.ahead
+	if l.ahead = nil; asked == nil {
+		asked = l.command(ctx, l.redis, start, n)
+	}
+	reply, err := asked.Result()
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	return l.items(reply)
+}
+
+// doer is a client or a pipeline.
+type doer interface {
+	Do(ctx context.Context, args ...any) *redis.Cmd
+}
+
+func (l *jobLog) command(ctx context.Context, c doer, start string, n int) *redis.Cmd {
+	return c.Do(ctx, "XRANGE", logKey(l.domain, l.jobID), start, "+", "COUNT", n)
 }
 
 func (l *jobLog) items(reply any) ([]shown, error) {

@@ -18,7 +18,7 @@ import (
 func TestBridge_RepeatedRangeAtATrimmedStartDoesNotPassForTheStart(t *testing.T) {
 	r := redistest.New(t)
 	ctx := testContext(t)
-	log := &jobLog{redis: r.Client(), domain: "scan", jobID: "job-1"}
+	log := &jobLog{jobLogs: &jobLogs{redis: r.Client()}, domain: "scan", jobID: "job-1"}
 	if err := r.Client().Do(ctx, "XADD", logKey("scan", "job-1"), "5-0", "seq", "5", "final", "0", "bytes", "1", "stage", "s").Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,9 @@ const (
 	// relayReads is how many jobs read their logs at the same time, or hold a page
 	// that was not taken yet. What it bounds is memory: relayReads × relayTurn.
 	relayReads = 16
+	// relayReaders is how many round trips they share. While one is read, who comes
+	// waits for the next.
+	relayReaders = 2
 )
 
 // Word is what one job of a relay has to say.
@@ -61,6 +64,7 @@ type Relay struct {
 	opening []*relayJob
 	behind  jobQueue
 	reads   int
+	readers int
 	ready   jobQueue
 
 	// toOpen and wake are signals; they hold one.
@@ -76,7 +80,7 @@ type Relay struct {
 type relayJob struct {
 	relay  *Relay
 	handle uint64
-	key    topicKey
+	log    jobLog
 	after  event.ID
 	topic  *topic // nil until held
 	sub    *hub.Subscription[*Shown]
@@ -144,7 +148,8 @@ func (b *Bus) Relay() *Relay {
 // Add opens a job after the cursor, zero for its start. It does not wait. The error
 // is the reader's fault: it uses a handle twice, or does not take what its jobs say.
 func (r *Relay) Add(handle uint64, domain, jobID string, after event.ID) error {
-	return r.add(&relayJob{relay: r, handle: handle, key: topicKey{domain, jobID}, after: after}, &r.opening)
+	log := jobLog{jobLogs: r.bus.logs, domain: domain, jobID: jobID, bytes: relayTurn}
+	return r.add(&relayJob{relay: r, handle: handle, log: log, after: after}, &r.opening)
 }
 
 // Refuse ends a job that never was one.
@@ -234,18 +239,16 @@ func (r *Relay) open() {
 		r.mu.Unlock()
 		topics := make([]*topic, len(jobs))
 		for i, j := range jobs {
-			j.topic = r.bus.hub.hold(j.key)
+			j.topic = r.bus.hub.hold(topicKey{j.log.domain, j.log.jobID})
 			topics[i] = j.topic
 		}
 		channels := r.bus.hub.join(r.ctx, topics)
 		timeout := time.NewTimer(joinTimeout)
 		for i, j := range jobs {
 			if ch := channels[i]; ch != nil {
-				r.bus.hub.listener(j.key.jobID).confirmed(r.ctx, ch, timeout)
+				r.bus.hub.listener(j.log.jobID).confirmed(r.ctx, ch, timeout)
 			}
-			log := r.bus.jobLog(j.key.domain, j.key.jobID)
-			log.bytes = relayTurn
-			j.sub = j.topic.Subscribe(j.after, log)
+			j.sub = j.topic.Subscribe(j.after, &j.log)
 			r.mu.Lock()
 			r.enqueue(j)
 			r.mu.Unlock()
@@ -317,7 +320,7 @@ func (r *Relay) serve(j *relayJob) (bytes int) {
 	w := Word{Handle: j.handle, Gap: b.Gap, Items: b.Items, Err: err}
 	if !j.opened && next != hub.Behind {
 		if errors.Is(err, io.EOF) {
-			w.Err = overAt(j.key.jobID, j.after)
+			w.Err = overAt(j.log.jobID, j.after)
 		}
 		// A page without anything is followed by the word that says so.
 		w.Opened = w.Err == nil && (next == hub.Parked || b.Gap != nil || len(b.Items) > 0)
@@ -357,22 +360,42 @@ func (r *Relay) pass(j *relayJob, next hub.Progress) {
 // startReads reads for who is behind, as far as the bound allows. The relay is
 // locked.
 func (r *Relay) startReads() {
-	for r.reads < relayReads && !r.closed {
+	if r.readers == relayReaders || r.closed {
+		return
+	}
+	var jobs []*relayJob
+	for r.reads < relayReads {
 		j := r.behind.pop()
 		if j == nil {
-			return
+			break
 		}
 		r.reads++
-		r.running.Go(func() { r.read(j) })
+		jobs = append(jobs, j)
+	}
+	if len(jobs) > 0 {
+		r.readers++
+		r.running.Go(func() { r.read(jobs) })
 	}
 }
 
-func (r *Relay) read(j *relayJob) {
-	page, err := j.sub.ReadLog(r.ctx)
-	j.read = &logRead{page, err}
+// read reads a page for each of the jobs, in one round trip.
+func (r *Relay) read(jobs []*relayJob) {
+	pipe := r.bus.streams.Pipeline()
+	for _, j := range jobs {
+		j.log.ask(r.ctx, pipe, j.sub.Cursor())
+	}
+	_, _ = pipe.Exec(r.ctx) // each command has its own error
+	for _, j := range jobs {
+		page, err := j.sub.ReadLog(r.ctx)
+		j.read = &logRead{page, err}
+		r.mu.Lock()
+		r.enqueue(j)
+		r.mu.Unlock()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.enqueue(j)
+	r.readers--
+	r.startReads()
 }
 
 // readDone: a page was taken, so another one may be read.

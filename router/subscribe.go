@@ -212,8 +212,5 @@ func (b *Bus) List(ctx context.Context, domain, jobID string, after event.ID, n 
 }
 
 func (b *Bus) jobLog(domain, jobID string) *jobLog {
-	return &jobLog{
-		redis: b.streams, domain: domain, jobID: jobID, retention: b.cfg.Retention,
-		gaps: func(r event.Reason) { b.metrics.gaps.WithLabelValues(r.String()).Inc() },
-	}
+	return &jobLog{jobLogs: b.logs, domain: domain, jobID: jobID}
 }

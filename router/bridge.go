@@ -214,7 +214,8 @@ func (b *bridge) noteLoss(ctx context.Context, n int64) error {
 	b.metrics.lost.WithLabelValues(b.domain).Add(float64(n))
 	b.log.Error("entries lost: trimmed by a producer before they were read", "domain", b.domain, "shard", b.shard, "entries", n)
 	mark := strconv.FormatInt(time.Now().UnixNano(), 10)
-	if err := b.streams.Set(ctx, lossKey(b.key), mark, b.cfg.Retention).Err(); err != nil {
+	key := lossKey(b.key)
+	if err := b.scripts.evenFull(ctx, b.streams, key, command{"SET", key, mark, "PX", b.cfg.Retention.Milliseconds()}); err != nil {
 		return fmt.Errorf("bridge: loss mark: %w", err)
 	}
 	return nil

@@ -23,6 +23,8 @@ type carrier struct {
 	conn *redis.Conn
 	// watching: conn watches the leases of all bridges.
 	watching bool
+	// full: Redis was, at the last turn.
+	full bool
 	// bridges are those of this round.
 	bridges []*bridge
 	pace    pace

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -24,6 +25,8 @@ type jobBatch struct {
 	bridge *bridge
 	jobID  string
 	events []*event.Event
+	// end is what the job's log is believed to end with.
+	end tail
 	// shown are the events that are in the job log now, prev the ID before the first
 	// of them. contiguous: they are neighbours there.
 	shown []*event.Event
@@ -32,6 +35,14 @@ type jobBatch struct {
 	at         []event.ID
 	prev       event.ID
 	contiguous bool
+}
+
+// size is that of the events, in bytes.
+func (j *jobBatch) size() (n int) {
+	for _, e := range j.events {
+		n += e.Size()
+	}
+	return n
 }
 
 type deadLetter struct {
@@ -69,64 +80,87 @@ const (
 	projectBytes  = 256 << 10
 )
 
-// project puts the events of all batches into their job logs, in one round trip. The
-// script calls of a pipeline are not kept in order, and need not: a job is in one of
-// them.
+// project puts the events of all batches into their job logs, in one round trip: behind
+// the ends that are known without a script (append.go), the others with one.
 func (c *carrier) project(ctx context.Context) error {
-	_, cluster := c.streams.(*redis.ClusterClient)
-	var all []*jobBatch
+	var jobs []*jobBatch
+	now := time.Now()
 	for b := range c.laden() {
-		all = append(all, b.batch.jobs...)
-	}
-	var calls []call
-	var jobs [][]*jobBatch
-	for rest := all; len(rest) > 0; {
-		n, events, bytes := 0, 0, 0
-		for n < len(rest) && (n == 0 || !cluster && events < projectEvents && bytes < projectBytes) {
-			for _, e := range rest[n].events {
-				bytes += e.Size()
-			}
-			events += len(rest[n].events)
-			n++
+		for _, job := range b.batch.jobs {
+			job.end = b.tails.belief(job.jobID, now)
+			jobs = append(jobs, job)
 		}
-		calls, jobs = append(calls, c.projection(rest[:n], events)), append(jobs, rest[:n])
-		rest = rest[n:]
+	}
+	if len(jobs) == 0 {
+		return nil
 	}
 	// Where there is one Redis it is the connection that claimed and will settle: see turn.
 	var on pipeliner = c.conn
-	if cluster {
+	if c.cluster() {
 		on = c.streams
 	}
-	for i, cmd := range evalAll(ctx, on, calls) {
+	pipe := on.Pipeline()
+	appends, others := c.queueAppends(ctx, pipe, jobs)
+	if err := c.projectByScript(ctx, on, pipe, others); err != nil {
+		return err
+	}
+	refused, err := c.readAppends(appends)
+	if err != nil {
+		return err
+	}
+	if err := c.projectByScript(ctx, on, on.Pipeline(), refused); err != nil {
+		return err
+	}
+	return c.waitReplicas(ctx)
+}
+
+// cluster tells whether job logs are on other nodes than the shard log.
+func (c *carrier) cluster() bool {
+	_, cluster := c.streams.(*redis.ClusterClient)
+	return cluster
+}
+
+// projectByScript runs the script for jobs, behind what the pipeline has. The script
+// calls of a pipeline are not kept in order, and need not: a job is in one of them.
+func (c *carrier) projectByScript(ctx context.Context, on pipeliner, pipe redis.Pipeliner, jobs []*jobBatch) error {
+	var calls []call
+	var ofCall [][]*jobBatch
+	for rest := jobs; len(rest) > 0; {
+		n, events, bytes := 0, 0, 0
+		for n < len(rest) && (n == 0 || !c.cluster() && events < projectEvents && bytes < projectBytes) {
+			bytes += rest[n].size()
+			events += len(rest[n].events)
+			n++
+		}
+		calls, ofCall = append(calls, c.projection(rest[:n], events)), append(ofCall, rest[:n])
+		rest = rest[n:]
+	}
+	for i, cmd := range evalAll(ctx, on, pipe, calls) {
 		reply, err := cmd.Slice()
-		if err == nil && len(reply) != len(jobs[i]) {
-			err = fmt.Errorf("%d answers for %d jobs", len(reply), len(jobs[i]))
+		if err == nil && len(reply) != len(ofCall[i]) {
+			err = fmt.Errorf("%d answers for %d jobs", len(reply), len(ofCall[i]))
 		}
 		if err != nil {
 			return fmt.Errorf("project: %w", err)
 		}
-		for j, job := range jobs[i] {
+		for j, job := range ofCall[i] {
 			if err := job.bridge.projected(job, reply[j]); err != nil {
 				return fmt.Errorf("project job %s: %w", job.jobID, err)
 			}
 		}
 	}
-	if len(all) == 0 {
-		return nil
-	}
-	return c.waitReplicas(ctx)
+	return nil
 }
 
 // projection is the script call for jobs with so many events.
 func (c *carrier) projection(jobs []*jobBatch, events int) call {
-	now := time.Now()
 	keys := make([]string, 0, 2*len(jobs))
 	args := append(make([]any, 0, 3+7*len(jobs)+17*events), c.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
 	for _, job := range jobs {
 		domain := job.bridge.domain
 		keys = append(keys, logKey(domain, job.jobID), stateKey(domain, job.jobID))
 		args = append(args, string(job.events[0].AppendJSONHead(nil)))
-		args = append(job.bridge.tails.belief(job.jobID, now).args(args), len(job.events))
+		args = append(job.end.args(args), len(job.events))
 		for _, e := range job.events {
 			state := ""
 			if !e.Streaming() {
@@ -150,7 +184,14 @@ func (b *bridge) projected(job *jobBatch, answer any) error {
 		b.bury(job, reply[1]) // it would never work, and must not stop the shard
 		return nil
 	case len(reply) == 4 && reply[0] == "all":
-		return b.projectedAll(job, reply[1], reply[2], reply[3])
+		prev, err := event.ParseID(reply[1])
+		first, err1 := strconv.ParseUint(reply[2], 10, 32)
+		bytes, err2 := strconv.Atoi(reply[3])
+		if err := errors.Join(err, err1, err2); err != nil {
+			return err
+		}
+		b.projectedAll(job, prev, uint32(first), bytes)
+		return nil
 	}
 	b.tails.forget(job.jobID)
 	if len(reply) != 3*len(job.events)+1 { // 4 are of one event, whose first is never "all"
@@ -194,23 +235,17 @@ func (b *bridge) projected(job *jobBatch, answer any) error {
 	return err
 }
 
-// projectedAll is the usual answer: all events were added as they are.
-func (b *bridge) projectedAll(job *jobBatch, prev, firstSeq, bytes string) error {
-	first, err := strconv.ParseUint(firstSeq, 10, 32)
-	if err != nil {
-		return err
-	}
-	if job.prev, err = event.ParseID(prev); err != nil {
-		return err
-	}
+// projectedAll is the usual case: all events were added as they are, behind prev. bytes
+// are the log's then.
+func (b *bridge) projectedAll(job *jobBatch, prev event.ID, firstSeq uint32, bytes int) {
+	job.prev = prev
 	job.at = make([]event.ID, len(job.events))
 	for i, e := range job.events {
-		job.at[i], e.Seq = e.ID, uint32(first)+uint32(i)
+		job.at[i], e.Seq = e.ID, firstSeq+uint32(i)
 	}
 	b.tails.note(job.jobID, job.events[len(job.events)-1], bytes)
 	b.projectedCount.Add(float64(len(job.events)))
 	job.shown, job.mine, job.contiguous = job.events, job.events, true
-	return nil
 }
 
 // bury makes a job's events dead letters.
@@ -251,10 +286,11 @@ func (c *carrier) waitReplicas(ctx context.Context) error {
 // keepDead keeps the dead letters of a batch, before it is settled.
 func (b *bridge) keepDead(ctx context.Context, bt *batch) error {
 	for _, d := range bt.dead {
-		text := make(map[string]any, 3)
-		text["id"], text["reason"] = d.entry.id.String(), d.reason
-		text["entry"] = string(event.AppendAttributes(nil, d.entry.asMap()))
-		err := b.streams.XAdd(ctx, &redis.XAddArgs{Stream: deadKey(b.domain), MaxLen: deadEntries, Approx: true, Values: text}).Err()
+		key := deadKey(b.domain)
+		err := b.scripts.evenFull(ctx, b.streams, key, command{
+			"XADD", key, "MAXLEN", "~", deadEntries, "*", "id", d.entry.id.String(), "reason", d.reason,
+			"entry", string(event.AppendAttributes(nil, d.entry.asMap())),
+		})
 		if err != nil {
 			return fmt.Errorf("bridge: dead letter: %w", err)
 		}

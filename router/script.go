@@ -14,7 +14,7 @@ var luaFiles embed.FS
 
 // scripts are the Lua scripts of the bus; each file's head is its contract.
 type scripts struct {
-	publish, clean, lease, release, members, project, recount *redis.Script
+	publish, clean, fenced, lease, release, members, project, recount *redis.Script
 }
 
 // loadScripts reads them. Without flags the first line is left out, which
@@ -22,7 +22,7 @@ type scripts struct {
 func loadScripts(flags bool) (scripts, error) {
 	var s scripts
 	for name, dst := range map[string]**redis.Script{
-		"publish": &s.publish, "clean": &s.clean, "lease": &s.lease, "release": &s.release,
+		"publish": &s.publish, "clean": &s.clean, "fenced": &s.fenced, "lease": &s.lease, "release": &s.release,
 		"members": &s.members, "project": &s.project, "recount": &s.recount,
 	} {
 		text, err := luaFiles.ReadFile("lua/" + name + ".lua")
@@ -45,16 +45,35 @@ type call struct {
 	args   []any
 }
 
+// fence is a call that runs commands where the leases are the token's, though Redis be
+// full.
+func (s *scripts) fence(leases []string, token string, commands []command) call {
+	args := []any{len(leases), token}
+	for _, c := range commands {
+		args = append(append(args, len(c)), c...)
+	}
+	return call{s.fenced, leases, args}
+}
+
+// evenFull runs a command of one key, though Redis be full.
+func (s *scripts) evenFull(ctx context.Context, c redis.UniversalClient, key string, cmd command) error {
+	k := s.fence(nil, "", []command{cmd})
+	answers, err := k.script.Run(ctx, c, []string{key}, k.args...).Slice()
+	if err != nil {
+		return err
+	}
+	return firstError(answers)
+}
+
 // pipeliner is a client or a connection.
 type pipeliner interface{ Pipeline() redis.Pipeliner }
 
-// evalAll runs calls in one round trip and returns a command for each. Their
-// order is not kept: the ones whose script Redis does not know (a replica that
-// became master never got it) run again after the others. So no two calls may
-// depend on each other.
-func evalAll(ctx context.Context, c pipeliner, calls []call) []*redis.Cmd {
+// evalAll runs what pipe has, and calls behind it, in one round trip, and returns a
+// command for each call. Their order is not kept: the ones whose script Redis does not
+// know (a replica that became master never got it) run again after the others. So no
+// two calls may depend on each other.
+func evalAll(ctx context.Context, c pipeliner, pipe redis.Pipeliner, calls []call) []*redis.Cmd {
 	cmds := make([]*redis.Cmd, len(calls))
-	pipe := c.Pipeline()
 	for i, k := range calls {
 		cmds[i] = k.script.EvalSha(ctx, pipe, k.keys, k.args...)
 	}

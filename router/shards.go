@@ -136,7 +136,7 @@ func (s *shards) hold(ctx context.Context, refs []shardRef) {
 		calls[i] = call{s.scripts.lease, []string{leaseKey(ref.key())}, []any{s.token, s.cfg.LeaseTTL.Milliseconds()}}
 	}
 	now := time.Now() // before the call: the lease lives at least until now + TTL
-	for i, cmd := range evalAll(ctx, s.redis, calls) {
+	for i, cmd := range evalAll(ctx, s.redis, s.redis.Pipeline(), calls) {
 		own := s.owned[refs[i]]
 		switch got, err := cmd.Int(); {
 		case err != nil:

@@ -7,23 +7,42 @@ import (
 )
 
 // tails is what a bridge believes to be the last entries of its jobs' logs, so that
-// the projection need not read them: it checks the belief by the log's length. It
-// dies with the bridge, whose lease makes it the only writer.
+// the projection need not read them: it appends to what is there (append.go), or checks
+// the belief by the log's length (project.lua). It dies with the bridge, whose lease
+// makes it the only writer, and with the connection that wrote.
 type tails struct {
 	jobs map[string]tail
 	// slack is how much earlier than after RETENTION a log may end.
-	slack time.Duration
+	slack     time.Duration
+	retention time.Duration
 }
 
 // tail is a job log's last entry.
 type tail struct {
 	seq   uint32
 	id    event.ID
-	bytes string
+	bytes int
 	final bool
 	// renewed is when the life of the log was renewed.
 	renewed time.Time
 	renew   bool
+	// alive: the log cannot have expired since.
+	alive bool
+}
+
+// takes tells whether events, of size bytes together, go behind the tail as they are.
+func (t tail) takes(events []*event.Event, size int) bool {
+	if t.seq == 0 || !t.alive || t.final || t.bytes+size > jobLogBytes {
+		return false
+	}
+	last := t.id
+	for i, e := range events {
+		if e.ID.Compare(last) <= 0 || e.Final && i < len(events)-1 {
+			return false
+		}
+		last = e.ID
+	}
+	return true
 }
 
 const (
@@ -34,14 +53,15 @@ const (
 )
 
 func newTails(retention time.Duration) tails {
-	return tails{jobs: make(map[string]tail), slack: min(maxSlack, retention/100)}
+	return tails{jobs: make(map[string]tail), slack: min(maxSlack, retention/100), retention: retention}
 }
 
 // belief is the zero tail where nothing is known. The log of a job whose life was
 // renewed within the slack needs no renewal.
 func (t *tails) belief(jobID string, now time.Time) tail {
 	have := t.jobs[jobID]
-	have.renew = now.Sub(have.renewed) >= t.slack
+	age := now.Sub(have.renewed)
+	have.renew, have.alive = age >= t.slack, age < t.retention/2
 	if have.renew && have.seq > 0 {
 		have.renewed = now
 		t.jobs[jobID] = have
@@ -55,7 +75,7 @@ func (t tail) args(args []any) []any {
 }
 
 // note is told the event that was added last, and the bytes of its log.
-func (t *tails) note(jobID string, e *event.Event, bytes string) {
+func (t *tails) note(jobID string, e *event.Event, bytes int) {
 	have, ok := t.jobs[jobID]
 	if !ok {
 		if len(t.jobs) >= maxTails {

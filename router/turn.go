@@ -27,6 +27,9 @@ import (
 // takes it again as pending, and projects it again. A master that became a replica and
 // copied its data from another has lost what it watched, and does nothing either.
 func (c *carrier) turn(ctx context.Context) (n int, err error) {
+	if c.full {
+		c.doubt() // the script does not see what happened between two turns
+	}
 	for range turnTries {
 		var again bool
 		if n, again, err = c.tryTurn(ctx); err != nil || n > 0 || !again {
@@ -49,32 +52,23 @@ func (c *carrier) tryTurn(ctx context.Context) (n int, again bool, err error) {
 			return 0, false, err
 		}
 	}
-	pipe := c.conn.Pipeline()
-	pipe.Do(ctx, "MULTI")
+	var commands []command
 	settles := make([]int, len(c.bridges)) // commands before each claim
 	for i, b := range c.bridges {
-		settles[i] = b.queue(ctx, pipe)
+		before := len(commands)
+		commands = append(commands, b.settle()...)
+		settles[i] = len(commands) - before
+		if claim := b.claim(); claim != nil {
+			commands = append(commands, claim)
+		}
 	}
-	exec := pipe.Do(ctx, "EXEC")
-	if c.cfg.MinReplicas > 0 {
-		// The replicas get the time to have what was claimed: an entry that only a dying
-		// master has is published anew at its successor, and must not be projected there as
-		// well. Where replicas are missing it goes on after waitTimeout, because readers
-		// are not to wait for them.
-		pipe.Do(ctx, "WAIT", c.cfg.MinReplicas, waitTimeout.Milliseconds())
-	}
-	leases := c.queueWatch(ctx, pipe)
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	answers, err := exec.Slice()
+	answers, leases, err := c.transact(ctx, commands)
 	aborted := errors.Is(err, redis.Nil)
 	if err != nil && !aborted {
 		return 0, false, fmt.Errorf("settle and claim: %w", err)
 	}
 	if aborted {
-		// A lease may have been another's for a while, who left something.
-		for _, b := range c.bridges {
-			b.pending = true
-		}
+		c.doubt()
 	} else {
 		if n, again, err = c.settledAndClaimed(ctx, answers, settles); err != nil {
 			return 0, false, err
@@ -83,42 +77,100 @@ func (c *carrier) tryTurn(ctx context.Context) (n int, again bool, err error) {
 	return n, again || aborted, c.checkLeases(leases)
 }
 
+// command is a command with its arguments.
+type command = []any
+
+// transact runs commands in the transaction, watches the leases for the next, and
+// returns the answers, and whose the leases are then. The error is redis.Nil where a
+// lease changed before.
+func (c *carrier) transact(ctx context.Context, commands []command) (answers []any, leases *redis.Cmd, err error) {
+	pipe := c.conn.Pipeline()
+	pipe.Do(ctx, "MULTI")
+	for _, args := range commands {
+		pipe.Do(ctx, args...)
+	}
+	exec := pipe.Do(ctx, "EXEC")
+	c.queueWait(ctx, pipe)
+	leases = c.queueWatch(ctx, pipe)
+	cmds, _ := pipe.Exec(ctx) // each command has its own error
+	c.full = slices.ContainsFunc(cmds[1:1+len(commands)], func(cmd redis.Cmder) bool { return redis.HasErrorPrefix(cmd.Err(), "OOM") })
+	if c.full {
+		exec = c.transactFull(ctx, commands)
+	}
+	answers, err = exec.Slice()
+	return answers, leases, err
+}
+
+// transactFull does it where Redis is full: what was acknowledged must get out, and
+// what is settled makes room.
+func (c *carrier) transactFull(ctx context.Context, commands []command) *redis.Cmd {
+	keys := make([]string, len(c.bridges))
+	for i, b := range c.bridges {
+		keys[i] = leaseKey(b.key)
+	}
+	exec := evalAll(ctx, c.conn, c.conn.Pipeline(), []call{c.scripts.fence(keys, c.token, commands)})[0]
+	pipe := c.conn.Pipeline()
+	if c.queueWait(ctx, pipe); pipe.Len() > 0 {
+		_, _ = pipe.Exec(ctx) // as above
+	}
+	return exec
+}
+
+// queueWait gives the replicas the time to have what was claimed: an entry that only a
+// dying master has is published anew at its successor, and must not be projected there
+// as well. Where replicas are missing it goes on after waitTimeout, because readers are
+// not to wait for them.
+func (c *carrier) queueWait(ctx context.Context, pipe redis.Pipeliner) {
+	if c.cfg.MinReplicas > 0 {
+		pipe.Do(ctx, "WAIT", c.cfg.MinReplicas, waitTimeout.Milliseconds())
+	}
+}
+
+// doubt is for a lease that changed: it may have been another's for a while, who left
+// something.
+func (c *carrier) doubt() {
+	for _, b := range c.bridges {
+		b.pending = true
+	}
+}
+
 func (c *carrier) hasDone() bool {
 	return slices.ContainsFunc(c.bridges, func(b *bridge) bool { return b.done != nil })
 }
 
-// queue adds a bridge's commands to the transaction: what settles, which it counts,
-// and one that claims, unless the bridge stops.
-func (b *bridge) queue(ctx context.Context, pipe redis.Pipeliner) (settles int) {
-	group, window := b.cfg.ConsumerGroup, b.cfg.IdempotencyWindow.Milliseconds()
-	if b.done != nil {
-		for _, job := range b.done.jobs {
-			for _, e := range job.shown {
-				if e.Final {
-					pipe.Do(ctx, "SET", finalKey(b.key, job.jobID), e.ID.String(), "PX", window)
-					settles++
-				}
+// settle are the commands that settle the bridge's last batch.
+func (b *bridge) settle() (commands []command) {
+	if b.done == nil {
+		return nil
+	}
+	for _, job := range b.done.jobs {
+		for _, e := range job.shown {
+			if e.Final {
+				commands = append(commands, command{"SET", finalKey(b.key, job.jobID), e.ID.String(), "PX", b.cfg.IdempotencyWindow.Milliseconds()})
 			}
 		}
-		ack := append(make([]any, 0, 3+len(b.done.ids)), "XACK", b.key, group)
-		for _, id := range b.done.ids {
-			ack = append(ack, id)
-		}
-		pipe.Do(ctx, ack...)
-		settles++
 	}
+	ack := append(make(command, 0, 3+len(b.done.ids)), "XACK", b.key, b.cfg.ConsumerGroup)
+	for _, id := range b.done.ids {
+		ack = append(ack, id)
+	}
+	return append(commands, ack)
+}
+
+// claim is the command that claims its next batch; nil where it stops or rests.
+func (b *bridge) claim() command {
 	if time.Since(b.cleaned) >= cleanInterval {
 		b.pending, b.cleaned = true, time.Now()
 	}
 	b.claims = !b.ending && !b.rests()
 	switch {
 	case !b.claims:
+		return nil
 	case b.pending:
-		pipe.Do(ctx, "XAUTOCLAIM", b.key, group, b.cfg.PodName, 0, "0-0", "COUNT", b.size)
+		return command{"XAUTOCLAIM", b.key, b.cfg.ConsumerGroup, b.cfg.PodName, 0, "0-0", "COUNT", b.size}
 	default:
-		pipe.Do(ctx, "XREADGROUP", "GROUP", group, b.cfg.PodName, "COUNT", b.size, "STREAMS", b.key, ">")
+		return command{"XREADGROUP", "GROUP", b.cfg.ConsumerGroup, b.cfg.PodName, "COUNT", b.size, "STREAMS", b.key, ">"}
 	}
-	return settles
 }
 
 // settledAndClaimed reads what the transaction answered.

@@ -198,6 +198,42 @@ func TestAppend_AFrozenOwnerChangesNothing(t *testing.T) {
 	}
 }
 
+// The same, but the other died with what it took, and the owner is owner again when it
+// wakes up: what the other left comes before what is new.
+func TestAppend_AnOwnerThatWasAwayTakesWhatAnotherLeft(t *testing.T) {
+	streams := redistest.New(t)
+	one, two := newShardByHand(t, streams, "router-0"), newShardByHand(t, streams, "router-1")
+	one.own()
+	ids := []string{one.add("job_id", "j", "stage", "s")}
+	one.rounds()
+	ids = append(ids, one.add("job_id", "j", "stage", "s"))
+	frozen := false
+	one.deps.step = func(step string) error {
+		if step == "project" && !frozen {
+			frozen = true
+			two.own()
+			ids = append(ids, two.add("job_id", "j", "stage", "s"))
+			for range 2 { // what was pending, and what is new
+				if n, err := two.carrier.turn(testContext(t)); err != nil || n != 1 {
+					t.Fatalf("the second took %d: %v", n, err)
+				}
+				two.bridge.pending = false
+			}
+			ids = append(ids, two.add("job_id", "j", "stage", "s"))
+			one.own()
+		}
+		return nil
+	}
+	one.rounds()
+	var got []string
+	for _, en := range one.redis.XRange(testContext(t), logKey("scan", "j"), "-", "+").Val() {
+		got = append(got, en.ID)
+	}
+	if diff := cmp.Diff(ids, got); diff != "" {
+		t.Errorf("- as published + as projected\n%s", diff)
+	}
+}
+
 // A lease that is renewed in the middle of a round spoils the transaction, and nothing
 // else.
 func TestAppend_ARenewedLeaseSpoilsNothing(t *testing.T) {

@@ -153,14 +153,15 @@ func TestAccess_JoiningASharedTopicNeedsAGrantOfOnesOwn(t *testing.T) {
 }
 
 func TestAccess_AStreamEndsWithItsTokenAndTheReconnectIsRefused(t *testing.T) {
+	t.Parallel() // it waits
 	f := newFakeRouter(t)
 	e := newEdge(t, f, guarded(t))
 	f.steps("j", 1)
 	f.set(func() { f.watch = []*eventbusv1.WatchResponse{{}} })
-	// It has expired, and is taken for another second or two.
-	token := mint(t, time.Now().Add(-access.Leeway+2*time.Second), reads("scan/*"))
 	lasting := e.open(jobPath("j"), bearer(mint(t, hour(), reads("scan/j")))).opened()
 	lasting.ids(1)
+	// It is taken for another five seconds or six.
+	token := mint(t, time.Now().Add(-access.Leeway+6*time.Second), reads("scan/*"))
 	streams := map[string]*browser{
 		"job": e.open(jobPath("j"), cookie(token)).opened(), "watch": e.open("/api/v1/scan/events", bearer(token)).opened(),
 	}

@@ -157,8 +157,8 @@ func (w *streamWriter) raw(c *chunkWriter, b []byte) {
 func (l *line) finish() {
 	s := l.lines()
 	s.forget(l)
+	s.client.metrics.ended.WithLabelValues(string(l.why)).Inc() // before it is no stream any more
 	s.client.metrics.streams.WithLabelValues(kindJob, transportLine).Dec()
-	s.client.metrics.ended.WithLabelValues(string(l.why)).Inc()
 	l.leave()
 	l.topic.owner.leave(l.topic)
 	if l.fd >= 0 {

@@ -224,10 +224,10 @@ func read(t *testing.T, r io.Reader, want string) {
 func TestLine_KeepalivesComeWhileNothingHappens(t *testing.T) {
 	for get, code := range map[string]func(string) string{get11: chunk, get10: func(s string) string { return s }} {
 		e := newEdge(t, newFakeRouter(t))
+		begun := time.Now() // they may wait for who reads them
 		_, r, _ := e.rawStream("j", get)
 		read(t, r, code("retry: 2000\n: subscribed\n\n"))
 		e.together("j", 1)
-		begun := time.Now()
 		for range 3 {
 			read(t, r, code(": keepalive\n\n"))
 		}

@@ -59,8 +59,8 @@ func (c *call) streams() bool { return c.kind != "" }
 func (c *call) end() {
 	c.out.reset()
 	if c.release != nil {
+		c.out.count() // before it is no stream any more
 		c.release()
-		c.out.count()
 	}
 	c.out.w.finish()
 }

@@ -46,11 +46,7 @@ func readAll(t *testing.T, c net.Conn) string {
 
 func TestServer_HalfAHeaderIsCutOff(t *testing.T) {
 	e := newEdge(t, newFakeRouter(t))
-	begun := time.Now()
-	readAll(t, e.raw("GET "+jobPath("j")+" HTTP/1.1\r\nHost: edge\r\nX-Slow: "))
-	if took := time.Since(begun); took > headerTimeout+3*time.Second {
-		t.Errorf("it took %s", took)
-	}
+	readAll(t, e.raw("GET "+jobPath("j")+" HTTP/1.1\r\nHost: edge\r\nX-Slow: ")) // fails after tooLong
 }
 
 func TestServer_BodyThatNeverComesIsCutOff(t *testing.T) {
@@ -286,7 +282,7 @@ func TestServer_DrainIsBounded(t *testing.T) {
 	until(t, "a call hangs", func() bool { return f.states.Load() == 1 })
 	begun := time.Now()
 	err := e.Stop(context.Background())
-	if took := time.Since(begun); took > 5*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+	if took := time.Since(begun); took > tooLong || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v after %s", err, took)
 	}
 	close(release)

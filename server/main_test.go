@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // waitLong is how long a test waits for what must happen.
-const waitLong = 20 * time.Second
+const waitLong = time.Minute
 
 // eventually waits until ok is true.
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -283,14 +283,19 @@ func TestService_RedisAwayIsUnavailable(t *testing.T) {
 }
 
 func TestService_ClientDeadlineIsDeadlineExceeded(t *testing.T) {
+	t.Parallel() // it waits
 	r := newRig(t)
+	request := &eventbusv1.GetStateRequest{Domain: "scan", JobId: "j"}
+	_, err := r.GetState(testContext(t), request) // connects
+	wantCode(t, err, codes.NotFound)
 	if err := r.redis.Pause(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.redis.Resume() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	// Time for the call to reach the server, and less than the server waits for Redis.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	_, err := r.GetState(ctx, &eventbusv1.GetStateRequest{Domain: "scan", JobId: "j"})
+	_, err = r.GetState(ctx, request)
 	wantCode(t, err, codes.DeadlineExceeded)
 	handled := func(code string) float64 {
 		return r.metric(t, "grpc_server_handled_total", "grpc_method", "GetState", "grpc_code", code)

@@ -204,12 +204,19 @@ func TestHostile_ThousandInputsHarmNobody(t *testing.T) {
 	t.Logf("seed %d", seed)
 	b := newBus(t)
 	h := func(i uint64) *hostile { return &hostile{rand.New(rand.NewPCG(seed, i)), "victim"} }
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 
 	// The honest ones.
 	good, victim := b.open(events("chat", "good")), b.open(events("scan", "victim"))
-	goodRPC, victimRPC := b.calls.follow(&eventbusv1.SubscribeRequest{Domain: "chat", JobId: "good"}), b.calls.follow(&eventbusv1.SubscribeRequest{Domain: "scan", JobId: "victim"})
+	goodRPC, err := b.calls.subscribe(ctx, &eventbusv1.SubscribeRequest{Domain: "chat", JobId: "good"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	victimRPC, err := b.calls.subscribe(ctx, &eventbusv1.SubscribeRequest{Domain: "scan", JobId: "victim"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	stop := make(chan struct{})
 	published := 0
 	var honest errgroup.Group

@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) { bustest.Main(m) }
 
 // patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {

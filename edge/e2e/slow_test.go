@@ -23,7 +23,7 @@ func TestSlowClient_HalfARequestIsCutOffWhileOthersGoOn(t *testing.T) {
 	t.Parallel()
 	const each = 40
 	const header, body = 5 * time.Second, 10 * time.Second // what the edge allows
-	const late = 8 * time.Second                           // of a busy machine
+	const late = patience / 2                              // of a busy machine
 	b := newBus(t)
 	ctx := testContext(t)
 	var slow errgroup.Group
@@ -35,7 +35,7 @@ func TestSlowClient_HalfARequestIsCutOffWhileOthersGoOn(t *testing.T) {
 			return drip(ctx, b.http, "POST "+events("scan", "j")+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", body+late)
 		})
 	}
-	over := make(chan error, 1)
+	over, began := make(chan error, 1), time.Now()
 	go func() { over <- slow.Wait() }()
 
 	good := b.open(events("scan", "good"))
@@ -53,8 +53,8 @@ func TestSlowClient_HalfARequestIsCutOffWhileOthersGoOn(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if n < 20 {
-				t.Errorf("the slow ones were gone after %d events", n)
+			if took := time.Since(began); took < body-time.Second {
+				t.Errorf("the slow ones were gone after %v and %d events", took, n)
 			}
 			wantOnly(t, b, done("scan", "j")) // half a body is no event
 			return
@@ -127,8 +127,9 @@ func TestSlowClient_BrowsersThatNeverReadHoldNothingUp(t *testing.T) {
 		same(t, "a reader", ids, want)
 	}
 	// A write to them may take 10 s and more: who waited for one comes later.
-	if n := b.edge.metric("eventbus_edge_streams"); n != stuckOnes {
-		t.Errorf("%v streams are open, want the %d stuck ones", n, stuckOnes)
+	cut := b.edge.metric("eventbus_edge_write_timeouts_total") // where all of it took long
+	if n := b.edge.metric("eventbus_edge_streams"); n > stuckOnes || n+cut < stuckOnes {
+		t.Errorf("%v streams are open and %v were cut off, want the %d stuck ones", n, cut, stuckOnes)
 	}
 	// For each: what one write is made of. In the sockets are megabytes.
 	if grown := heap() - before; grown > stuckOnes*512<<10 {

@@ -33,7 +33,7 @@ func load(t *testing.T, p certs.Paths, log *slog.Logger) *certs.Files {
 func shake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, err error) {
 	t.Helper()
 	a, b := connect(t)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	_, _ = a.SetDeadline(deadline), b.SetDeadline(deadline)
 	client = client.Clone()
 	if client.ServerName == "" {
@@ -79,7 +79,7 @@ func becomes(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("never: " + what)
 		}

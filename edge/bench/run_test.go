@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/eco2-team/eventbus/router/redistest"
+	"github.com/eco2-team/eventbus/server/bustest"
 )
 
 // settings are those of a command line.
@@ -39,13 +40,7 @@ func settings(t *testing.T, args ...string) Config {
 // serveFloor runs the floor in this process, as a bus to measure.
 func serveFloor(t *testing.T) FloorConfig {
 	t.Helper()
-	cfg := FloorConfig{Redis: redistest.New(t).URL()}
-	var err error
-	for _, a := range []*string{&cfg.HTTPAddr, &cfg.GRPCAddr} {
-		if *a, err = freeAddr(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	cfg := FloorConfig{Redis: redistest.New(t).URL(), HTTPAddr: bustest.Address(t), GRPCAddr: bustest.Address(t)}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- ServeFloor(ctx, cfg) }()
@@ -70,7 +65,7 @@ func serveFloor(t *testing.T) FloorConfig {
 func tiny(t *testing.T, at FloorConfig, more ...string) Config {
 	t.Helper()
 	c := settings(t, append([]string{
-		"--http=" + at.HTTPAddr, "--grpc=" + at.GRPCAddr, "--duration=300ms", "--warmup=100ms", "--json=-",
+		"--http=" + at.HTTPAddr, "--grpc=" + at.GRPCAddr, "--duration=1s", "--warmup=100ms", "--json=-",
 		"--fanout-browsers=20", "--jobs-count=12", "--jobs-rate=60", "--jobs-callers=3", "--fanout-rate=20", "--in-flight=4",
 	}, more...)...)
 	if err := c.Check(); err != nil {
@@ -239,12 +234,9 @@ func TestCrowd_VerifyMissesTheTail(t *testing.T) {
 }
 
 func TestRun_ServerThatIsNotThereFailsTheRow(t *testing.T) {
-	addr, err := freeAddr(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	addr := bustest.Address(t)
 	for _, readers := range []string{"0", "1"} {
-		_, err = runTiny(t, tiny(t, FloorConfig{HTTPAddr: addr, GRPCAddr: addr}, "--fanout", "--readers="+readers))
+		_, err := runTiny(t, tiny(t, FloorConfig{HTTPAddr: addr, GRPCAddr: addr}, "--fanout", "--readers="+readers))
 		if err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("%s readers: %v", readers, err)
 		}

@@ -31,7 +31,7 @@ type benchReport struct {
 
 // small makes every row end within a second or so.
 var small = []string{
-	"--duration=300ms", "--warmup=100ms", "--fanout-browsers=20", "--fanout-rate=20", "--in-flight=4", "--jobs-count=10", "--jobs-rate=50",
+	"--duration=1s", "--warmup=100ms", "--fanout-browsers=20", "--fanout-rate=20", "--in-flight=4", "--jobs-count=10", "--jobs-rate=50",
 	"--publish-callers=4", "--batch-callers=2", "--batch-size=10", "--batch-burst=100", "--idle-browsers=20", "--idle-jobs=2",
 	"--resume-browsers=20", "--resume-missed=5", "--resume-rounds=2",
 }
@@ -134,7 +134,7 @@ func TestBench_GrowsOnProcessesOfItsOwn(t *testing.T) {
 	t.Parallel()
 	path, page := filepath.Join(t.TempDir(), "growth.json"), filepath.Join(t.TempDir(), "performance.md")
 	p := run(t, "bench", nil, "bench", "--self=router+edge", "--grow=jobs,routers", "--grow-browsers=10", "--grow-jobs=5,20", "--grow-routers=1,2",
-		"--grow-duration=300ms", "--grow-warmup=100ms", "--json="+path, "--page="+page)
+		"--grow-duration=1s", "--grow-warmup=100ms", "--json="+path, "--page="+page)
 	within(t, 4*patience, "the sweeps end", func() bool { return !p.Running() })
 	if code := p.exit(); code != 0 {
 		t.Fatalf("exit code %d: %s", code, p.Log())

@@ -48,10 +48,13 @@ func TestServe_CarriesTheWholePath(t *testing.T) {
 func TestServe_TerminationEndsStreamsInOrder(t *testing.T) {
 	t.Parallel()
 	b := newServe(t)
+	watch := b.open("/api/v1/scan/events")
 	published := b.calls.tokens("scan", "j", 3)
 	sse := b.open(events("scan", "j"))
 	sse.steps(3)
-	watch := b.open("/api/v1/scan/events")
+	for range published { // which it may get later than the job's own
+		watch.frame()
+	}
 	grpc := b.calls.follow(&eventbusv1.SubscribeRequest{Domain: "scan", JobId: "j"})
 	grpc.take(3)
 

@@ -105,7 +105,7 @@ func (c *crowd) pass() {
 // give writes a packet to a member. It returns false where the line keeps the
 // packet's bytes.
 func (c *crowd) give(l *line, p *packet, now int64) bool {
-	rest, err := l.send(p)
+	rest, err := l.send(p.bytes(l.chunked))
 	switch {
 	case err != nil:
 		c.end(l, endGone)
@@ -121,12 +121,12 @@ func (c *crowd) give(l *line, p *packet, now int64) bool {
 	return true
 }
 
-// join makes a line that is alone a member, and hands it what it lacks. Where it
-// returns false, the line stays alone: it writes the rest first, and ends where
-// that was the last.
-func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, end ending, ok bool) {
+// join makes a line that is alone a member, and hands it what it lacks, after what
+// leads. Where it returns false, the line stays alone: it writes the rest first, and
+// ends where that was the last.
+func (c *crowd) join(ctx context.Context, l *line, f *jobFeed, lead []byte) (rest []byte, end ending, ok bool) {
 	if !f.plain() {
-		return nil, "", false
+		return lead, "", false
 	}
 	s := c.lines.borrow()
 	defer c.lines.giveBack(s)
@@ -137,15 +137,21 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, end
 		s.items = items
 		switch {
 		case !live:
-			return nil, "", false
+			return lead, "", false
 		case len(items) > 0:
-			p := s.packet(items)
+			b, end := s.coded(lead, items, l.chunked)
 			c.lines.client.metrics.framesSent.Add(float64(len(items)))
-			if rest, err := l.send(&p); err != nil || len(rest) > 0 || p.end != "" {
+			if rest, err := l.send(b); err != nil || len(rest) > 0 || end != "" {
 				s.keep() // after an error, the next write finds it again
-				return rest, p.end, false
+				return rest, end, false
 			}
 			f.wrote(items)
+			lead = nil
+		case len(lead) > 0:
+			if rest, err := l.send(lead); err != nil || len(rest) > 0 {
+				return rest, "", false
+			}
+			lead = nil
 		case c.sub == nil || c.sub.Beside(f.sub):
 			c.add(l, f.sub)
 			c.pass() // what came before it was counted poked nobody
@@ -156,7 +162,7 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed) (rest []byte, end
 			c.pass()
 		}
 	}
-	return nil, "", false
+	return lead, "", false
 }
 
 func (c *crowd) add(l *line, sub *hub.Subscription[frame]) {

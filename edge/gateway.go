@@ -207,13 +207,13 @@ type stream[M any] struct {
 func (s *stream[M]) Header() (metadata.MD, error) { return nil, nil }
 
 // Recv implements grpc.ServerStreamingClient. Where the edge takes the connection
-// over, the request ends, and the stream goes on.
+// over, the request ends without a word, and the stream goes on.
 func (s *stream[M]) Recv() (*M, error) {
-	if s.call.takenOver() {
-		return nil, io.EOF
-	}
 	if err := s.call.out.fill(s.ctx); err != nil {
 		return nil, err
+	}
+	if s.call.takenOver() {
+		return nil, io.EOF
 	}
 	return s.m, nil
 }

@@ -39,8 +39,7 @@ type line struct {
 }
 
 // send writes without waiting; rest is what the connection did not take.
-func (l *line) send(p *packet) (rest []byte, err error) {
-	b := p.bytes(l.chunked)
+func (l *line) send(b []byte) (rest []byte, err error) {
 	n, err := l.lines().write(int(l.fd), b)
 	return b[n:], err
 }
@@ -84,12 +83,13 @@ func (l *line) hangUp() {
 }
 
 // begin makes a line a member where nothing is in the way, else it is alone. The
-// goroutine is the caller's: most need none of their own.
-func (l *line) begin(f *jobFeed) {
+// goroutine is the caller's: most need none of their own. What leads is written with
+// the first events.
+func (l *line) begin(f *jobFeed, lead []byte) {
 	var ctx context.Context
 	ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.lines().remember(l)
-	if rest, end, joined := l.topic.crowd.join(ctx, l, f); !joined {
+	if rest, end, joined := l.topic.crowd.join(ctx, l, f, lead); !joined {
 		l.lines().work.Add(1)
 		go l.crawl(ctx, f, rest, end)
 	}
@@ -116,7 +116,7 @@ func (l *line) crawl(ctx context.Context, f *jobFeed, rest []byte, end ending) {
 			break
 		}
 		var joined bool
-		if rest, end, joined = l.topic.crowd.join(ctx, l, f); joined {
+		if rest, end, joined = l.topic.crowd.join(ctx, l, f, nil); joined {
 			return
 		}
 		if end != "" || len(rest) > 0 {

@@ -455,6 +455,7 @@ func TestLine_OneEventIsOneWriteForEachBrowser(t *testing.T) {
 		all = append(all, e.open(jobPath("j")).opened())
 	}
 	e.together("j", n)
+	writes.Store(0)
 	goroutines, _ := settled()
 	for range 20 {
 		f.steps("j", 1)
@@ -485,7 +486,7 @@ func TestLine_DeliveryAllocatesNothing(t *testing.T) {
 	const n = 1000
 	for range n {
 		l := &line{topic: tp, chunked: true, at: -1, cancel: func(error) {}}
-		if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}); !ok {
+		if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}, nil); !ok {
 			t.Fatal("it could not join")
 		}
 	}
@@ -576,7 +577,7 @@ func TestLine_NothingIsMissedInTheMomentOfJoining(t *testing.T) {
 		ring.Extend([]hub.Item[frame]{{ID: event.ID{Ms: 1}, Size: 300, Value: text}})
 		tp.crowd.poke()
 	}}
-	if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}); !ok {
+	if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}, nil); !ok {
 		t.Fatal("it could not join")
 	}
 	same(t, "it was written", string(got), string(text.text))

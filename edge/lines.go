@@ -109,12 +109,13 @@ func (s *lines) takes(r *http.Request) bool {
 	return s.running && !s.draining && r.ProtoMajor == 1 && r.Context().Value(tcpKey{}) != nil
 }
 
-// takeOver makes a line of a call whose stream has begun. It returns false where
-// the call must go on by itself.
+// takeOver makes a line of a call that has filled its first body and not written it.
+// It returns false where the call must go on by itself.
 func (s *lines) takeOver(c *call, f *jobFeed) bool {
 	if !s.reserve() {
 		return false
 	}
+	lead := c.lead()
 	conn, _, err := c.out.w.control.Hijack() // what the browser sent after its request is nothing to us
 	if err != nil {
 		s.release()
@@ -137,7 +138,7 @@ func (s *lines) takeOver(c *call, f *jobFeed) bool {
 	c.leave, c.release = nil, nil // they are the line's
 	s.client.metrics.streams.WithLabelValues(kindJob, transportHTTP1).Dec()
 	s.client.metrics.streams.WithLabelValues(kindJob, transportLine).Inc()
-	l.begin(f)
+	l.begin(f, lead)
 	return true
 }
 

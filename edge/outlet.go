@@ -211,6 +211,7 @@ type streamWriter struct {
 	// must not outlive the write.
 	clear    bool
 	deadline time.Time
+	wrote    bool // or tried to
 	timeouts interface{ Inc() }
 	err      error
 	why      ending // of err
@@ -238,6 +239,7 @@ func newStreamWriter(w http.ResponseWriter, r *http.Request, p pace, m *metrics)
 // Write always claims success; see err.
 func (w *streamWriter) Write(b []byte) (int, error) {
 	if w.err == nil && len(b) > 0 {
+		w.wrote = true
 		w.allow(len(b))
 		_, err := w.ResponseWriter.Write(b)
 		w.note(err)

@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"os"
 	"strconv"
@@ -70,13 +72,64 @@ func (s *scratch) packet(items []hub.Item[frame]) packet {
 	for _, it := range items {
 		b = append(b, it.Value.text...)
 	}
-	var end ending
-	if items[len(items)-1].Final {
-		end = endOver
-	}
-	p := seal(b, end)
+	p := seal(b, lastOf(items))
 	s.buf = p.buf
 	return p
+}
+
+// coded is a packet of events for one line, after what leads.
+func (s *scratch) coded(lead []byte, items []hub.Item[frame], chunked bool) (b []byte, end ending) {
+	b, end = append(s.buf[:0], lead...), lastOf(items)
+	if chunked {
+		size := 0
+		for _, it := range items {
+			size += len(it.Value.text)
+		}
+		b = append(strconv.AppendUint(b, uint64(size), 16), chunkEnd...)
+	}
+	for _, it := range items {
+		b = append(b, it.Value.text...)
+	}
+	if chunked {
+		if b = append(b, chunkEnd...); end != "" {
+			b = append(b, lastChunk...)
+		}
+	}
+	s.buf = b
+	return b, end
+}
+
+// lastOf tells whether a stream ends with the events.
+func lastOf(items []hub.Item[frame]) ending {
+	if items[len(items)-1].Final {
+		return endOver
+	}
+	return ""
+}
+
+// lead is what a stream begins with, up to the body that was filled: what net/http
+// would write, in one piece.
+func (c *call) lead() []byte {
+	h, body := c.out.w.Header(), c.out.body.GetData()
+	h.Set("Content-Type", c.out.body.GetContentType())
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	b := bytes.NewBuffer(make([]byte, 0, 512))
+	if c.chunked {
+		h.Set("Transfer-Encoding", "chunked")
+		b.WriteString("HTTP/1.1 200 OK\r\n")
+	} else {
+		b.WriteString("HTTP/1.0 200 OK\r\n")
+	}
+	_ = h.Write(b) // a buffer
+	b.WriteString("\r\n")
+	if c.chunked {
+		fmt.Fprintf(b, "%x\r\n", len(body))
+		b.Write(body)
+		b.WriteString(chunkEnd)
+	} else {
+		b.Write(body)
+	}
+	return b.Bytes()
 }
 
 // keep: a line that does not take all of a packet keeps its bytes.

@@ -72,10 +72,10 @@ func (c *call) left() {
 	}
 }
 
-// takenOver tells whether the stream goes on without the call: it has begun, and
-// what it began with was written.
+// takenOver tells whether the stream goes on without the call, from the first byte
+// on: nothing was written yet.
 func (c *call) takenOver() bool {
-	if c.lines == nil || !c.out.opened || c.out.closed || c.out.w.err != nil {
+	if c.lines == nil || c.out.closed || c.out.w.wrote {
 		return false
 	}
 	f, ok := c.out.feed.(*jobFeed)

@@ -128,10 +128,10 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed, lead []byte) (res
 	if !f.plain() {
 		return lead, "", false
 	}
-	s := c.lines.borrow()
-	defer c.lines.giveBack(s)
 	c.mu.Lock()
 	defer c.unlock()
+	s := c.lines.borrow() // within mu: who waits for it needs none
+	defer c.lines.giveBack(s)
 	for ctx.Err() == nil {
 		items, live := f.sub.Live(s.items[:0])
 		s.items = items

@@ -78,7 +78,7 @@ func TestBackpressure_SlowPubSubIsADelayThatEndsByItself(t *testing.T) {
 	r.start(usual())
 	n := w.routers[0]
 
-	top.pubsub.each("CLIENT", "PAUSE", 4000, "ALL")
+	top.pubsub.each("CLIENT", "PAUSE", 10_000, "ALL") // time for the probe, and to see what it says
 	r.await("the probe tells", func() bool {
 		_, text := n.readyz(r.ctx)
 		return strings.HasPrefix(text, "degraded") && n.metric(t, "eventbus_degraded") == 1

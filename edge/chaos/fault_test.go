@@ -98,7 +98,7 @@ func (f *freezeRouter) Apply(r *run, rnd *rand.Rand) {
 func (f *freezeRouter) Heal(r *run) { r.check(f.node.signal(sigCont)) }
 
 // stopPatience is more than DRAIN_TIMEOUT.
-const stopPatience = 15 * time.Second
+const stopPatience = 30 * time.Second
 
 // rollRouters ends and starts one router after the other.
 type rollRouters struct{}

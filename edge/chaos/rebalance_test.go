@@ -15,7 +15,7 @@ func TestRebalance_StreamsSpreadToRoutersAddedLater(t *testing.T) {
 	t.Parallel()
 	const jobs, routers = 30, 3
 	top := &topology{name: "standalone", streams: newSingle(t), pubsub: newSingle(t)}
-	w := newWorld(t, top, 1, 1, settings{"MAX_CONNECTION_AGE": "2s"})
+	w := newWorld(t, top, 1, 1, settings{"MAX_CONNECTION_AGE": "2s", "HEARTBEAT_INTERVAL": "10s"}) // no stream is left for a router that is slow
 	r := newRun(t, w)
 	finish := make(chan struct{})
 	var open atomic.Int64

@@ -219,7 +219,7 @@ func (r *run) drain() {
 	}()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		r.t.Error("subscribers were not told that their job is over")
 		r.cancel()
 		<-done

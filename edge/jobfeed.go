@@ -155,7 +155,7 @@ func (f *jobFeed) next(ctx context.Context, o *outlet) error {
 		case errors.Is(err, errEnded):
 			// Who is still behind gets the rest of the log first.
 			f.last = true
-			f.sub = hub.NewTopic[frame](limits()).Subscribe(f.sub.Cursor(), f.topic.log)
+			f.sub = hub.NewTopic[frame](limits()).Subscribe(f.sub.Cursor(), &f.topic.log)
 			continue
 		case errors.Is(err, errQuiet):
 			return nil

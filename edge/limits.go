@@ -21,6 +21,8 @@ type gate struct {
 	publicOnly bool
 	proxies    access.Proxies
 	metrics    *metrics
+	// leaveUnnamed is the leave of all whose address does not count.
+	leaveUnnamed func()
 
 	mu      sync.Mutex
 	open    int                // guarded by mu
@@ -36,6 +38,7 @@ func newGate(c Config, proxies access.Proxies, m *metrics) *gate {
 	if n := c.MaxConnectionsPerClient; n != nil {
 		g.perClient, g.publicOnly = *n, false
 	}
+	g.leaveUnnamed = func() { g.leave(netip.Addr{}) }
 	m.connectionsLimit.Set(float64(g.most))
 	return g
 }
@@ -58,9 +61,10 @@ func (g *gate) enter(r *http.Request) (leave func(), err error) {
 	}
 	g.open++
 	g.metrics.connections.Set(float64(g.open))
-	if from.IsValid() {
-		g.clients[from]++
+	if !from.IsValid() {
+		return g.leaveUnnamed, nil
 	}
+	g.clients[from]++
 	return func() { g.leave(from) }, nil
 }
 

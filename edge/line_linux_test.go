@@ -119,6 +119,20 @@ func (e *testEdge) shrink() {
 	}
 }
 
+// files is how many lines have Go's own object of their connection.
+func (e *testEdge) files() (n int) {
+	e.Server.lines.mu.Lock()
+	defer e.Server.lines.mu.Unlock()
+	for _, l := range e.Server.lines.all {
+		l.topic.crowd.mu.Lock()
+		if l.file != nil {
+			n++
+		}
+		l.topic.crowd.mu.Unlock()
+	}
+	return n
+}
+
 // block makes all browsers of a job that do not read wait in the middle of a
 // write.
 func (f *fakeRouter) block(e *testEdge, job string) []string {
@@ -282,6 +296,7 @@ func TestLine_SlowBrowserGetsEverythingOnceAndComesBack(t *testing.T) {
 		good.ids(round * limits().RingItems)
 		e.together("j", 2)
 		same(t, "live", slow.ids(0), []string{})
+		same(t, "lines that keep what waiting takes", e.files(), 0)
 	}
 	last := f.finish("j")
 	for _, b := range []*browser{good, slow} {
@@ -473,6 +488,39 @@ func TestLine_OneEventIsOneWriteForEachBrowser(t *testing.T) {
 	}
 	if w := writes.Load(); w > 10*n {
 		t.Errorf("100 events at once were %d writes for %d browsers", w, n)
+	}
+}
+
+// Who comes back gets the header and all that it missed in one write, with no
+// goroutine beside its request's.
+func TestLine_ComingBackIsOneWrite(t *testing.T) {
+	f := newFakeRouter(t)
+	e := newEdge(t, f, quiet)
+	var writes atomic.Int64
+	e.Server.lines.write = func(fd int, b []byte) (int, error) {
+		writes.Add(1)
+		return writeNow(fd, b)
+	}
+	first := e.open(jobPath("j")).opened()
+	e.together("j", 1)
+	ids := f.steps("j", 50)
+	same(t, "the first one", first.ids(50), ids)
+	for get, code := range map[string]func(string) string{get11: chunk, get10: func(s string) string { return s }} {
+		writes.Store(0)
+		_, r, _ := e.rawStream("j", strings.Replace(get, "Accept:", "Last-Event-ID: "+ids[9]+"\r\nAccept:", 1))
+		read(t, r, code("retry: 2000\n: subscribed\n\n"))
+		missed := 0
+		for missed < 40 {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id, ok := strings.CutPrefix(line, "id: "); ok {
+				same(t, "the next", strings.TrimSpace(id), ids[10+missed])
+				missed++
+			}
+		}
+		same(t, "writes", writes.Load(), int64(1))
 	}
 }
 

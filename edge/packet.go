@@ -78,9 +78,9 @@ func (s *scratch) packet(items []hub.Item[frame]) packet {
 }
 
 // coded is a packet of events for one line, after what leads.
-func (s *scratch) coded(lead []byte, items []hub.Item[frame], chunked bool) (b []byte, end ending) {
-	b = append(s.buf[:0], lead...)
-	end = lastOf(items)
+func (s *scratch) coded(lead []byte, items []hub.Item[frame], chunked bool) ([]byte, ending) {
+	s.buf = append(s.buf[:0], lead...)
+	b, end := s.buf, lastOf(items)
 	if chunked {
 		size := 0
 		for _, it := range items {

@@ -20,8 +20,7 @@ const pageSize = 256
 // pages reads a job's log through ListEvents, for browsers that are not within
 // the ring.
 type pages struct {
-	key   jobKey
-	owner *topics
+	topic *topic
 
 	mu sync.Mutex
 	// ctx ends with the topic; nil before the first read. Both guarded by mu.
@@ -38,7 +37,7 @@ func (p *pages) life() context.Context {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx == nil {
-		p.ctx, p.cancel = context.WithCancel(p.owner.ctx)
+		p.ctx, p.cancel = context.WithCancel(p.topic.owner.ctx)
 	}
 	return p.ctx
 }
@@ -53,7 +52,7 @@ func (p *pages) end() {
 // heartbeat's time it returns errQuiet, so that the browser can be told.
 func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], error) {
 	retry := newPatience()
-	quiet := time.Now().Add(p.owner.heartbeat)
+	quiet := time.Now().Add(p.topic.owner.heartbeat)
 	for {
 		v, err, _ := p.flight.Do(after.String(), func() (any, error) { return p.fetch(after) })
 		switch {
@@ -66,7 +65,7 @@ func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], erro
 		case time.Now().After(quiet):
 			return hub.Page[frame]{}, errQuiet
 		}
-		p.owner.upstreamLost(err, "domain", p.key.domain, "job_id", p.key.job)
+		p.topic.owner.upstreamLost(err, "domain", p.topic.key.domain, "job_id", p.topic.key.job)
 		if !retry.wait(ctx) {
 			return hub.Page[frame]{}, context.Cause(ctx)
 		}
@@ -76,7 +75,7 @@ func (p *pages) Read(ctx context.Context, after event.ID) (hub.Page[frame], erro
 // over asks a router whether the cursor is the final event.
 func (p *pages) over(cursor event.ID) bool {
 	_, err, _ := p.flight.Do("over "+cursor.String(), func() (any, error) {
-		u, err := p.owner.subscribe(p.life(), &eventbusv1.SubscribeRequest{Domain: p.key.domain, JobId: p.key.job, AfterId: cursor.String()})
+		u, err := p.topic.owner.subscribe(p.life(), &eventbusv1.SubscribeRequest{Domain: p.topic.key.domain, JobId: p.topic.key.job, AfterId: cursor.String()})
 		if err == nil {
 			u.close()
 		}
@@ -90,9 +89,9 @@ func (p *pages) over(cursor event.ID) bool {
 func (p *pages) fetch(after event.ID) (hub.Page[frame], error) {
 	ctx, cancel := context.WithTimeout(p.life(), openTimeout)
 	defer cancel()
-	p.owner.metrics.logReads.Inc()
-	m, err := p.owner.router.ListEvents(ctx, &eventbusv1.ListEventsRequest{
-		Domain: p.key.domain, JobId: p.key.job, AfterId: idText(after), PageSize: pageSize,
+	p.topic.owner.metrics.logReads.Inc()
+	m, err := p.topic.owner.router.ListEvents(ctx, &eventbusv1.ListEventsRequest{
+		Domain: p.topic.key.domain, JobId: p.topic.key.job, AfterId: idText(after), PageSize: pageSize,
 	})
 	if err != nil {
 		return hub.Page[frame]{}, err
@@ -113,6 +112,6 @@ func (p *pages) fetch(after event.ID) (hub.Page[frame], error) {
 		}
 		page.Items = append(page.Items, it)
 	}
-	p.owner.metrics.framesEncoded.Add(float64(len(page.Items)))
+	p.topic.owner.metrics.framesEncoded.Add(float64(len(page.Items)))
 	return page, nil
 }

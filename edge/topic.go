@@ -18,6 +18,12 @@ import (
 // jobKey names a job.
 type jobKey struct{ domain, job string }
 
+// clone is the key as one string of its own.
+func (k jobKey) clone() jobKey {
+	text := k.domain + k.job
+	return jobKey{text[:len(k.domain)], text[len(k.domain):]}
+}
+
 // limits bounds a job's ring at 256 KiB, because an edge has one for each of
 // 10,000 jobs; who falls out of it reads the log. A batch is written at once: its
 // bound is what a browser that does not read can hold on to.
@@ -32,7 +38,7 @@ type topic struct {
 	owner *topics
 	relay *relay
 	key   jobKey
-	log   *pages
+	log   pages
 	// at is the cursor of the browser that opened the topic.
 	at event.ID
 	// refs is guarded by owner.mu.
@@ -56,14 +62,20 @@ type topic struct {
 	again  *time.Timer
 	left   bool
 
-	// What follows belongs to relay's goroutine. after is the last event that came
-	// from the router; zero after a gap and at the start.
-	after event.ID
-	// fed: events came from the router, so after is its word and not a browser's.
+	// What follows belongs to relay's goroutine. fed: events came from the router, so
+	// after is its word and not a browser's.
 	fed bool
-	// retry spaces attempts; nil before the first. added is when the last one was.
-	retry *patience
-	added time.Time
+	// after is the last event that came from the router; zero after a gap and at the
+	// start.
+	after event.ID
+	// retry is nil before the first attempt.
+	retry *attempts
+}
+
+// attempts spaces them; the last one was at.
+type attempts struct {
+	*patience
+	at time.Time
 }
 
 // opening is what those wait for who came before the router's first word.
@@ -129,12 +141,12 @@ func (t *topic) ended(err error) {
 // addAgain asks for the job's events in a while.
 func (t *topic) addAgain() {
 	if t.retry == nil {
-		t.retry = newPatience()
+		t.retry = &attempts{patience: newPatience()}
 	} else {
-		t.retry.lived(t.added)
+		t.retry.lived(t.retry.at)
 	}
 	wait := t.retry.NextBackOff()
-	t.added = time.Now().Add(wait)
+	t.retry.at = time.Now().Add(wait)
 	t.relay.mu.Lock()
 	defer t.relay.mu.Unlock()
 	if !t.left {
@@ -221,7 +233,7 @@ func (t *topic) over(cursor event.ID) bool {
 
 // subscribe begins after the cursor.
 func (t *topic) subscribe(after event.ID) *hub.Subscription[frame] {
-	return t.ring.Load().Subscribe(after, t.log)
+	return t.ring.Load().Subscribe(after, &t.log)
 }
 
 // idText is empty for the zero ID, which stands for the start.

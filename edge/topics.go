@@ -5,7 +5,6 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -112,13 +111,13 @@ func (s *topics) hold(key jobKey, after event.ID) *topic {
 	defer s.mu.Unlock()
 	t := s.byJob[key]
 	if t == nil {
-		key.job = strings.Clone(key.job) // a part of the request, which need not live as long
+		key = key.clone() // parts of the request, which need not live as long
 		t = &topic{
 			owner: s, key: key, at: after, after: after,
 			relay: s.relays[maphash.String(s.seed, key.job)%uint64(len(s.relays))],
 		}
 		t.crowd.lines, t.crowd.since = s.lines, uint64(time.Now().UnixMilli())
-		t.log = &pages{key: key, owner: s}
+		t.log.topic = t
 		t.ring.Store(hub.NewTopicAt[frame](limits(), after))
 		o := &opening{done: make(chan struct{})}
 		t.opening.Store(o)

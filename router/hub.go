@@ -32,6 +32,9 @@ type topicHub struct {
 	trace     *trace.Tracer // nil: nobody wants to know
 	// checkNow asks for a head check before its time.
 	checkNow chan struct{}
+	began    time.Time
+	// names are the shard logs' names, each one there once.
+	names map[shardRef]string
 
 	mu     sync.Mutex
 	topics map[topicKey]*topic // guarded by mu
@@ -46,19 +49,28 @@ type topic struct {
 	key     topicKey
 	shard   string // its shard log
 	reader  handler
-	refs    int // guarded by topicHub.mu
-	checked time.Time
-	renewed time.Time
+	refs    int           // guarded by topicHub.mu
+	checked time.Duration // as of topicHub.since
+	renewed time.Duration // the same
 	// suspect: the head is to be compared at the next check, whatever the time.
 	suspect bool // guarded by topicHub.mu
 }
 
 func newTopicHub(cfg *Config, streams redis.UniversalClient, m *metrics, log *slog.Logger) *topicHub {
-	return &topicHub{
+	h := &topicHub{
 		cfg: cfg, streams: streams, metrics: m, log: log,
-		checkNow: make(chan struct{}, 1), topics: make(map[topicKey]*topic),
+		checkNow: make(chan struct{}, 1), began: time.Now(), names: make(map[shardRef]string), topics: make(map[topicKey]*topic),
 	}
+	for _, d := range cfg.Domains {
+		for i := range cfg.ShardCount {
+			h.names[shardRef{d, i}] = shardKey(d, i)
+		}
+	}
+	return h
 }
+
+// since is a time without what a topic does not need of it.
+func (h *topicHub) since(t time.Time) time.Duration { return t.Sub(h.began) }
 
 // listener is the one that carries a job's channel.
 func (h *topicHub) listener(jobID string) *listener {
@@ -81,7 +93,7 @@ func (h *topicHub) hold(key topicKey) *topic {
 	if t == nil {
 		t = &topic{
 			Topic: hub.NewTopic[*Shown](hub.DefaultLimits()), key: key,
-			shard: shardKey(key.domain, event.ShardOf(key.jobID, h.cfg.ShardCount)), renewed: time.Now(),
+			shard: h.names[shardRef{key.domain, event.ShardOf(key.jobID, h.cfg.ShardCount)}], renewed: h.since(time.Now()),
 		}
 		t.reader.handle = func(payload string) { h.hear(t, payload) }
 		h.topics[key] = t
@@ -215,9 +227,10 @@ func (h *topicHub) due(now time.Time) []*topic {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var due []*topic
+	at := h.since(now)
 	for _, t := range h.topics {
-		if t.suspect || (t.Quiet(now) >= wait && now.Sub(t.checked) >= wait) || now.Sub(t.renewed) >= h.renewal() {
-			t.suspect, t.checked = false, now
+		if t.suspect || (t.Quiet(now) >= wait && at-t.checked >= wait) || at-t.renewed >= h.renewal() {
+			t.suspect, t.checked = false, at
 			due = append(due, t)
 		}
 	}
@@ -248,7 +261,7 @@ func (h *topicHub) checkHeads(ctx context.Context, topics []*topic) {
 		// most, never a missed one.
 		known[i], placed[i] = t.Last()
 		heads[i] = pipe.Do(ctx, "XREVRANGE", logKey(t.key.domain, t.key.jobID), "+", "-", "COUNT", 1)
-		if now := time.Now(); now.Sub(t.renewed) >= h.renewal() {
+		if now := h.since(time.Now()); now-t.renewed >= h.renewal() {
 			t.renewed = now
 			pipe.PExpire(ctx, logKey(t.key.domain, t.key.jobID), h.cfg.Retention)
 			pipe.PExpire(ctx, stateKey(t.key.domain, t.key.jobID), h.cfg.Retention)

@@ -270,7 +270,9 @@ func (l *listener) confirm(name string) bool {
 	if l.unconfirmed[name]--; l.unconfirmed[name] > 0 {
 		return false
 	}
-	delete(l.unconfirmed, name)
+	if delete(l.unconfirmed, name); len(l.unconfirmed) == 0 {
+		l.unconfirmed = make(map[string]int) // one that had many keeps their room
+	}
 	ch := l.channels[name]
 	if ch == nil {
 		return false

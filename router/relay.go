@@ -78,10 +78,10 @@ type relayJob struct {
 	after  event.ID
 	topic  *topic // nil until held
 	sub    *hub.Subscription[*Shown]
-	opened bool
 	// read is what the log had; nil where nobody read it.
 	read *logRead
 
+	opened bool
 	// place, woken and dropped are guarded by relay.mu.
 	place place
 	// woken: it got something while it was served.

@@ -96,15 +96,15 @@ type Topic[E any] struct {
 	known bool
 	// detached: items are neighbours, but what precedes the first is not known.
 	detached bool
+	// losses counts calls of Lose, and gap is the latest one's.
+	losses uint32
+	gap    *event.Gap
 	// version grows with every change that a waiting subscriber must see.
 	version uint64
 	changed chan struct{}
 	// parked are the subscriptions whose Waker is told of the next change, linked by
 	// nextParked.
 	parked *Subscription[E]
-	// losses counts calls of Lose, and gap is the latest one's.
-	losses uint64
-	gap    *event.Gap
 	err    error
 	// moved is when the topic last got something new.
 	moved time.Time

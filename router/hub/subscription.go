@@ -28,15 +28,15 @@ type Subscription[E any] struct {
 	// pos is the ring position of the next item, while attached.
 	pos      uint64
 	attached bool
-	// atEnd: the log had nothing after cursor when the topic was at version seen.
-	atEnd bool
-	seen  uint64
 	// told: a gap was delivered and nothing since; the log's missing start is no
 	// further news.
 	told  bool
 	ended bool
+	// atEnd: the log had nothing after cursor when the topic was at version seen.
+	atEnd bool
 	// losses is the topic's count that this subscriber was told of.
-	losses uint64
+	losses uint32
+	seen   uint64
 
 	buf   []Item[E]
 	timer *time.Timer

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/eco2-team/eventbus/router/event"
 )
@@ -55,7 +56,7 @@ func connect(raw string, t tuning) (redis.UniversalClient, error) {
 			return nil, redact(err)
 		}
 		o.MaxRetries, o.PoolSize, o.ReadTimeout, o.DialTimeout = t.retries, t.pool, t.read, dialTimeout
-		o.ContextTimeoutEnabled = true
+		o.ContextTimeoutEnabled, o.MaintNotificationsConfig = true, noNotices()
 		return redis.NewClient(o), nil
 	case "sentinel":
 		return connectSentinel(base, rest, t)
@@ -152,8 +153,15 @@ func connectCluster(base, rest string, t tuning) (redis.UniversalClient, error) 
 	}
 	anyServerName(o.TLSConfig)
 	o.MaxRetries, o.PoolSize, o.ReadTimeout, o.DialTimeout = t.retries, t.pool, t.read, dialTimeout
-	o.ContextTimeoutEnabled = true
+	o.ContextTimeoutEnabled, o.MaintNotificationsConfig = true, noNotices()
 	return redis.NewClusterClient(o), nil
+}
+
+// noNotices does not ask for notices of maintenance, which only Redis Enterprise sends.
+// go-redis writes down in the options of a client that its server has none, and a
+// connection of its own (see carrier) has them with another lock: a race.
+func noNotices() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
 // anyServerName lets each connection check the name that it dials; go-redis sets

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -310,5 +311,33 @@ func TestUnavailable_ABrokenConnectionIsNotTheEndOfAJob(t *testing.T) {
 		if got := unavailable(err); errors.Is(got, io.EOF) || event.KindOf(got) != event.Unavailable {
 			t.Errorf("%v: got %v", err, got)
 		}
+	}
+}
+
+// The carriers' connections, and those of everybody else, begin at the same time: the race
+// detector looks.
+func TestConnect_AConnectionOfItsOwnSharesNothingThatIsWritten(t *testing.T) {
+	s := redistest.New(t)
+	for range 20 {
+		c, err := connect(s.URL(), someTuning)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				conn := c.(*redis.Client).EphemeralConn()
+				if err := errors.Join(conn.Ping(testContext(t)).Err(), conn.Close()); err != nil {
+					t.Error(err)
+				}
+			})
+			all.Go(func() {
+				if err := c.Ping(testContext(t)).Err(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		_ = c.Close()
 	}
 }

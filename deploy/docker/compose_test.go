@@ -14,6 +14,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/eco2-team/eventbus/deploy/internal/port"
 )
 
 func project(t *testing.T) *types.Project {
@@ -96,7 +98,7 @@ func TestCompose_RedisTakesItsArguments(t *testing.T) {
 		"pubsub-redis":  {"appendonly": "no", "save": ""},
 	} {
 		command := project(t).Services[name].Command
-		_, port, _ := strings.Cut(freeAddr(t), ":")
+		port := strconv.Itoa(port.Reserve(t))
 		cmd := exec.Command(command[0], append(slices.Clone(command[1:]), "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir())...)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Start(); err != nil {
@@ -106,9 +108,9 @@ func TestCompose_RedisTakesItsArguments(t *testing.T) {
 			out, _ := exec.Command("redis-cli", append([]string{"-p", port}, args...)...).CombinedOutput()
 			return strings.TrimSpace(string(out))
 		}
-		for deadline := time.Now().Add(20 * time.Second); cli("ping") != "PONG"; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); cli("ping") != "PONG"; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s does not answer at %s", name, strconv.Quote(port))
+				t.Fatalf("%s does not answer at %s", name, port)
 			}
 		}
 		for k, v := range want {

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,6 +27,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/eco2-team/eventbus/deploy/internal/port"
 )
 
 // stages parses the Dockerfile as BuildKit does, and fails on its linter's warnings.
@@ -293,7 +294,7 @@ func TestBinary_TellsItsVersionAsUser65532WithAReadOnlyRoot(t *testing.T) {
 // Everything in one process, in a root with nothing else and nowhere to write.
 func TestBinary_ServesAsUser65532WithAReadOnlyRoot(t *testing.T) {
 	root := buildRoot(t)
-	httpAddr, grpcAddr, adminAddr := freeAddr(t), freeAddr(t), freeAddr(t)
+	httpAddr, grpcAddr, adminAddr := port.Addr(t), port.Addr(t), port.Addr(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := confined(ctx, root, "dev", "--no-demo", "--http-addr", httpAddr, "--grpc-addr", grpcAddr, "--admin-addr", adminAddr)
@@ -336,14 +337,4 @@ func TestBinary_ServesAsUser65532WithAReadOnlyRoot(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("SIGTERM: %v\n%s", err, &log)
 	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -16,7 +16,6 @@ import (
 	"encoding/pem"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/eco2-team/eventbus/deploy/internal/port"
 )
 
 // authority is a CA that signs what the component tls wants to have.
@@ -162,11 +163,6 @@ func process(t *testing.T, objects []object, name, namespace string, secrets map
 	})
 }
 
-func loopbackAddr(t *testing.T) string {
-	t.Helper()
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-}
-
 // secured is a router and an edge with the settings of the component access.
 type secured struct {
 	issuer       issuer
@@ -182,7 +178,7 @@ func startSecured(t *testing.T) secured {
 	redis.start()
 	redisURL := "redis://127.0.0.1:" + strconv.Itoa(redis.port)
 	issuer, public := newIssuer(t)
-	s := secured{issuer: issuer, authority: newAuthority(t), grpc: loopbackAddr(t), http: loopbackAddr(t)}
+	s := secured{issuer: issuer, authority: newAuthority(t), grpc: port.Addr(t), http: port.Addr(t)}
 	s.routerSecret = s.authority.secret("router.event-router.svc")
 	secrets := map[string]map[string][]byte{
 		"eventbus-auth": {"key.pem": public}, "router-tls": s.routerSecret, "edge-tls": s.authority.secret("edge.sse-gateway.svc"),
@@ -190,7 +186,7 @@ func startSecured(t *testing.T) secured {
 	process(t, objects, "router", "event-router", secrets, map[string]string{
 		"REDIS_STREAMS_URL": redisURL, "REDIS_PUBSUB_URL": redisURL, "GRPC_ADDR": s.grpc, "ADMIN_ADDR": "off", "POD_NAME": "router-0", "DRAIN_TIMEOUT": "1s",
 	})
-	admin := loopbackAddr(t)
+	admin := port.Addr(t)
 	process(t, objects, "edge", "sse-gateway", secrets, map[string]string{"ROUTER_ADDR": s.grpc, "HTTP_ADDR": s.http, "ADMIN_ADDR": admin, "DRAIN_TIMEOUT": "1s"})
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()

@@ -4,10 +4,11 @@ import (
 	"context"
 	"net/http"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/eco2-team/eventbus/deploy/internal/port"
 )
 
 // The hook is an HTTP request that must take as long as it says, with the real binary.
@@ -18,7 +19,7 @@ func TestDrain_ThePreStopHookWaits(t *testing.T) {
 	if !ok {
 		t.Fatal(hook.Path)
 	}
-	admin := "127.0.0.1:" + strconv.Itoa(freePort(t))
+	admin := port.Addr(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, eventbus(t), "edge", "--router-addr", "127.0.0.1:1", "--http-addr", "127.0.0.1:0", "--admin-addr", admin)

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +23,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"sigs.k8s.io/yaml"
+
+	"github.com/eco2-team/eventbus/deploy/internal/port"
 )
 
 // scraped are the labels that Prometheus adds to what it scrapes by our ServiceMonitors.
@@ -85,7 +86,7 @@ func build(t *testing.T) string {
 // ownMetrics are those of a running process; an edge needs nobody to start.
 func ownMetrics(t *testing.T, bin string) map[string][]string {
 	t.Helper()
-	admin := freeAddr(t)
+	admin := port.Addr(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, "edge", "--router-addr", "127.0.0.1:1", "--http-addr", "127.0.0.1:0", "--admin-addr", admin)
@@ -120,16 +121,6 @@ func ownMetrics(t *testing.T, bin string) map[string][]string {
 		}
 		return out
 	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // expressions are all queries of the rules, the dashboard and the scalers, by where they are.

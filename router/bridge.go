@@ -77,6 +77,7 @@ type bridgeDeps struct {
 	own       redis.UniversalClient
 	announcer *announcer
 	scripts   scripts
+	runs      *runs
 	metrics   *metrics
 	log       *slog.Logger
 	trace     *trace.Tracer // nil: nobody wants to know

@@ -148,7 +148,7 @@ func (b *Bus) connect(s scripts) error {
 	}
 	b.hub = newTopicHub(&b.cfg, b.streams, b.metrics, b.log)
 	b.watches = newWatchHub(&b.cfg, b.streams, b.metrics, b.log)
-	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, own: own, metrics: b.metrics, log: b.log}
+	b.deps = &bridgeDeps{cfg: &b.cfg, streams: b.streams, own: own, runs: newRuns(), metrics: b.metrics, log: b.log}
 	b.carrier = newCarrier(b.deps)
 	return b.connectPubSub()
 }
@@ -187,12 +187,22 @@ func (b *Bus) connectPubSub() error {
 
 // carry carries a shard's entries until ctx ends or its lease is lost.
 func (b *Bus) carry(ctx context.Context, domain string, shard int) {
+	b.recount(ctx, domain, shard)
 	c := b.carrier
 	if _, cluster := b.streams.(*redis.ClusterClient); cluster {
 		c = newCarrier(b.deps)
 		defer c.loop.Wait()
 	}
 	c.carry(ctx, domain, shard)
+}
+
+// recount looks for what was trimmed unread before anything is read: reading on hides
+// it, where Redis's own count is wrong.
+func (b *Bus) recount(ctx context.Context, domain string, shard int) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	before := &bridge{bridgeDeps: b.deps, domain: domain, shard: shard, key: shardKey(domain, shard)}
+	_ = before.recount(ctx) // no log yet, or Redis is away: it is kept every second
 }
 
 func (b *Bus) rejoined(channel string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -53,13 +54,18 @@ func (b *bridge) held(ctx context.Context, g redis.XInfoGroup, first event.ID, n
 		return event.ID{}, err
 	}
 	need := event.ID{Ms: last.Ms, Seq: last.Seq + 1}
+	if g.Name == b.cfg.ConsumerGroup {
+		need = last // that it is still there shows that nothing unread was trimmed (recount.lua)
+	}
 	if g.Pending > 0 {
 		p, err := b.streams.XPending(ctx, b.key, g.Name).Result()
 		if err != nil {
 			return event.ID{}, fmt.Errorf("bridge: pending of %s: %w", g.Name, err)
 		}
-		if need, err = event.ParseID(p.Lower); err != nil {
-			return event.ID{}, err
+		if p.Count > 0 { // else they were acknowledged since
+			if need, err = event.ParseID(p.Lower); err != nil {
+				return event.ID{}, err
+			}
 		}
 	}
 	if need.Compare(first) < 0 {
@@ -102,12 +108,39 @@ func (b *bridge) recount(ctx context.Context) error {
 	if b.cfg.Embedded {
 		return nil // its lag is wrong
 	}
-	lost, err := b.scripts.recount.Run(ctx, b.streams, []string{b.key}, b.cfg.ConsumerGroup).Int64()
+	answer, err := b.scripts.recount.Run(ctx, b.streams, []string{b.key}, b.cfg.ConsumerGroup, b.runs.of(b.key)).Slice()
 	if err != nil {
 		return fmt.Errorf("bridge: recount: %w", err)
 	}
+	if len(answer) != 2 {
+		return fmt.Errorf("bridge: recount: %d answers, want 2", len(answer))
+	}
+	lost, _ := answer[0].(int64)
+	run, _ := answer[1].(string)
+	b.runs.set(b.key, run)
 	if lost > 0 {
 		return b.noteLoss(ctx, lost)
 	}
 	return nil
+}
+
+// runs are the runs of Redis in which each shard's count of what was read is right. They
+// outlive the bridges.
+type runs struct {
+	mu sync.Mutex
+	by map[string]string // guarded by mu; by shard key
+}
+
+func newRuns() *runs { return &runs{by: make(map[string]string)} }
+
+func (r *runs) of(key string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.by[key]
+}
+
+func (r *runs) set(key, run string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.by[key] = run
 }

@@ -100,7 +100,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) 
 	starting := errStarting
 	b.shards = &shards{
 		cfg: &b.cfg, token: token, redis: b.streams, scripts: scripts, metrics: b.metrics, log: log,
-		owned: make(map[shardRef]*ownedShard),
+		owned: make(map[shardRef]*ownedShard), ended: make(chan struct{}, 1),
 		start: b.carry,
 	}
 	b.shards.failure.Store(&starting)

@@ -28,6 +28,10 @@ type shards struct {
 	start func(ctx context.Context, domain string, shard int)
 
 	owned map[shardRef]*ownedShard
+	// missing are those that this router is to have, and another has yet.
+	missing []shardRef
+	// ended is that a bridge has. It holds one.
+	ended chan struct{}
 	// failure is why the streams Redis cannot be written to; nil while it can.
 	failure atomic.Pointer[error]
 }
@@ -53,17 +57,28 @@ type ownedShard struct {
 // errStarting is the failure before the first round.
 var errStarting = errors.New("streams Redis was not reached yet")
 
+// handoverInterval is how often a router asks for a shard that it is to have: nobody
+// carries its events meanwhile.
+const handoverInterval = 200 * time.Millisecond
+
 // run holds leases until ctx ends, then gives them back.
 func (s *shards) run(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.LeaseTTL / 5)
 	defer tick.Stop()
+	handover := time.NewTicker(handoverInterval)
+	defer handover.Stop()
+	s.round(ctx)
 	for {
-		s.round(ctx)
 		select {
 		case <-ctx.Done():
 			s.leave()
 			return
 		case <-tick.C:
+			s.round(ctx)
+		case <-s.ended:
+			s.reap() // somebody waits for the lease
+		case <-handover.C:
+			s.missing = s.hold(ctx, s.missing)
 		}
 	}
 }
@@ -92,7 +107,7 @@ func (s *shards) round(ctx context.Context) {
 			hold = append(hold, ref)
 		}
 	}
-	s.hold(ctx, hold)
+	s.missing = s.hold(ctx, hold)
 	s.expire()
 }
 
@@ -129,8 +144,12 @@ func (s *shards) all() []shardRef {
 	return refs
 }
 
-// hold takes or renews the leases of refs in one round trip.
-func (s *shards) hold(ctx context.Context, refs []shardRef) {
+// hold takes or renews the leases of refs in one round trip. It returns those that it
+// did not have, and another has.
+func (s *shards) hold(ctx context.Context, refs []shardRef) (missing []shardRef) {
+	if len(refs) == 0 {
+		return nil
+	}
 	calls := make([]call, len(refs))
 	for i, ref := range refs {
 		calls[i] = call{s.scripts.lease, []string{leaseKey(ref.key())}, []any{s.token, s.cfg.LeaseTTL.Milliseconds()}}
@@ -146,8 +165,11 @@ func (s *shards) hold(ctx context.Context, refs []shardRef) {
 			own.until = now.Add(s.cfg.LeaseTTL)
 		case own != nil:
 			own.end(false)
+		default:
+			missing = append(missing, refs[i])
 		}
 	}
+	return missing
 }
 
 func (s *shards) begin(ref shardRef, now time.Time) {
@@ -157,8 +179,12 @@ func (s *shards) begin(ref shardRef, now time.Time) {
 	s.metrics.owned.WithLabelValues(ref.domain, strconv.Itoa(ref.shard)).Set(1)
 	s.log.Info("shard taken", "domain", ref.domain, "shard", ref.shard)
 	go func() {
-		defer close(own.done)
 		s.start(ctx, ref.domain, ref.shard)
+		close(own.done)
+		select {
+		case s.ended <- struct{}{}:
+		default:
+		}
 	}()
 }
 

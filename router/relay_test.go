@@ -98,7 +98,7 @@ func (r *relayReader) step() {
 
 func (r *relayReader) until(what string, ok func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); {
+	for deadline := time.Now().Add(5 * patience); !ok(); { // some want 50 MB, and the race detector looks at each byte
 		if time.Now().After(deadline) {
 			r.t.Fatal("never true: " + what)
 		}

@@ -155,7 +155,8 @@ func (c *carrier) projectByScript(ctx context.Context, on pipeliner, pipe redis.
 // projection is the script call for jobs with so many events.
 func (c *carrier) projection(jobs []*jobBatch, events int) call {
 	keys := make([]string, 0, 2*len(jobs))
-	args := append(make([]any, 0, 3+7*len(jobs)+17*events), c.cfg.Retention.Milliseconds(), jobLogEntries, jobLogBytes)
+	args := append(make([]any, 0, 4+7*len(jobs)+17*events),
+		c.cfg.Retention.Milliseconds(), slackOf(c.cfg.Retention).Milliseconds(), jobLogEntries, jobLogBytes)
 	for _, job := range jobs {
 		domain := job.bridge.domain
 		keys = append(keys, logKey(domain, job.jobID), stateKey(domain, job.jobID))

@@ -53,8 +53,10 @@ const (
 )
 
 func newTails(retention time.Duration) tails {
-	return tails{jobs: make(map[string]tail), slack: min(maxSlack, retention/100), retention: retention}
+	return tails{jobs: make(map[string]tail), slack: slackOf(retention), retention: retention}
 }
+
+func slackOf(retention time.Duration) time.Duration { return min(maxSlack, retention/100) }
 
 // belief is the zero tail where nothing is known. The log of a job whose life was
 // renewed within the slack needs no renewal.

@@ -3,7 +3,8 @@
 -- jobs' states.
 --
 -- KEYS[2j-1] the log of job j   KEYS[2j] its state. In a Cluster there is one job.
--- ARGV[1] retention in ms   ARGV[2] most entries   ARGV[3] most bytes
+-- ARGV[1] retention in ms   ARGV[2] how much earlier a log may end (tails.go), in ms
+-- ARGV[3] most entries   ARGV[4] most bytes
 -- ARGV, a job: the state's JSON between id and seq, the same for all its entries;
 --   what the caller believes the log's last entry to be: its seq ("0": it does not
 --   know), id, bytes, final (0/1); "1" where the life of log and state is to be
@@ -18,7 +19,7 @@
 -- is no stream: "error", the text. Else for each entry three strings: what was done,
 -- its id in the job log, its seq; and last the id that stood before the first entry
 -- added ("" for none added).
---   "+" added   "=" was there already   "old" dropped: older than retention or than
+--   "+" added   "=" was there already   "old" dropped: older than a log lives or than
 --   a trimmed log's start   "over" dropped: after the final event
 --
 -- The belief spares reading the last entry. It is one of the only writer there is
@@ -31,7 +32,7 @@
 -- integers), it only splices text. It runs while Redis is full: what was
 -- acknowledged must get out.
 local call = redis.call
-local retention, most, most_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local retention, slack, most, most_bytes = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
 local function split(id) return string.match(id, '^(%d+)-(%d+)$') end
 
@@ -53,10 +54,11 @@ local function field(entry, name)
   end
 end
 
--- Whether an id is older than retention. Asked of few, so the clock is read then.
+-- Whether an id is so old that its log may have ended. Asked of few, so the clock is
+-- read then.
 local function expired(id)
   local t = call('TIME')
-  local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention))
+  local oldest = string.format('%.0f-0', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) - tonumber(retention) + slack)
   return before(id, oldest)
 end
 
@@ -163,7 +165,7 @@ local function project(log, state, a)
   return out, a
 end
 
-local answers, a = {}, 4
+local answers, a = {}, 5
 for k = 1, #KEYS, 2 do
   answers[#answers + 1], a = project(KEYS[k], KEYS[k + 1], a)
 end

@@ -11,7 +11,7 @@ import (
 )
 
 // soon is within what R1 and R3 of what broke before must be over.
-const soon, late = 10 * time.Second, 10 * time.Second // late is a busy machine
+const soon = 10 * time.Second
 
 // defaults are the product's own settings, where quick would make it too easy.
 func defaults() settings {
@@ -43,7 +43,7 @@ func TestSeedR01_SubscriberLeftOnAReplicaIsFoundWithinTenSeconds(t *testing.T) {
 		return err == nil && len(list) == 0
 	})
 	r.answersReady("ok")
-	if took := time.Since(began); took > soon+late {
+	if took := time.Since(began); took > soon {
 		t.Errorf("found after %v, want %v at most", took, soon)
 	}
 	mustBeWhole(t, r.end(true))
@@ -131,7 +131,7 @@ func TestSeedR03_KilledRoutersEventsAreDeliveredByAnotherWithinTenSeconds(t *tes
 	r.flows()
 	res := r.end(true)
 	mustBeWhole(t, res)
-	if res.silence > soon+late {
+	if res.silence > soon {
 		t.Errorf("a subscriber heard nothing for %v, want %v at most", res.silence, soon)
 	}
 }

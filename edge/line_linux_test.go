@@ -2,21 +2,14 @@ package edge
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	eventbusv1 "github.com/eco2-team/eventbus/gen/eventbus/v1"
 	"github.com/eco2-team/eventbus/router/event"
@@ -43,105 +36,9 @@ func (e *testEdge) together(job string, n int) {
 // quiet is an edge without heartbeats.
 func quiet(_ *Config, o *Options) { o.Heartbeat = time.Hour }
 
-// valve is a browser's connection that it reads when it wants to.
-type valve struct {
-	net.Conn
-	mu   sync.Mutex
-	wait chan struct{} // nil while it reads
-}
-
-func (v *valve) Read(b []byte) (int, error) {
-	v.mu.Lock()
-	wait := v.wait
-	v.mu.Unlock()
-	if wait != nil {
-		<-wait
-	}
-	return v.Conn.Read(b)
-}
-
-func (v *valve) stop() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.wait == nil {
-		v.wait = make(chan struct{})
-	}
-}
-
-func (v *valve) goOn() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.wait != nil {
-		close(v.wait)
-		v.wait = nil
-	}
-}
-
-func (v *valve) Close() error {
-	v.goOn()
-	return v.Conn.Close()
-}
-
-// narrow opens a stream on a connection of its own, with small buffers,
-// that reads when it is told to.
-func (e *testEdge) narrow(path string, headers ...header) (*browser, *valve) {
-	e.t.Helper()
-	var v *valve
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10) })
-	}}
-	tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := d.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		v = &valve{Conn: c}
-		return v, nil
-	}}
-	other := &testEdge{Server: e.Server, t: e.t, url: e.url, web: &http.Client{Transport: tr}}
-	b := other.open(path, headers...)
-	e.t.Cleanup(v.goOn)
-	return b, v
-}
-
 // tooMuch does not fit into the kernel's buffers of a connection that nobody
 // reads, after shrink.
 func tooMuch() string { return strings.Repeat("x", 700<<10) }
-
-// shrink makes the kernel buffer little for each line.
-func (e *testEdge) shrink() {
-	e.Server.lines.mu.Lock()
-	defer e.Server.lines.mu.Unlock()
-	for _, l := range e.Server.lines.all {
-		l.topic.crowd.mu.Lock()
-		_ = unix.SetsockoptInt(int(l.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10)
-		l.topic.crowd.mu.Unlock()
-	}
-}
-
-// files is how many lines have Go's own object of their connection.
-func (e *testEdge) files() (n int) {
-	e.Server.lines.mu.Lock()
-	defer e.Server.lines.mu.Unlock()
-	for _, l := range e.Server.lines.all {
-		l.topic.crowd.mu.Lock()
-		if l.file != nil {
-			n++
-		}
-		l.topic.crowd.mu.Unlock()
-	}
-	return n
-}
-
-// block makes all browsers of a job that do not read wait in the middle of a
-// write.
-func (f *fakeRouter) block(e *testEdge, job string) []string {
-	f.t.Helper()
-	e.shrink()
-	ids := f.publish(job, &eventbusv1.Event{Stage: "big", Content: tooMuch()})
-	e.together(job, 0)
-	return ids
-}
 
 const (
 	get11 = " HTTP/1.1\r\nHost: edge\r\nAccept: text/event-stream\r\n\r\n"
@@ -271,58 +168,6 @@ func TestLine_BytesAfterTheRequestChangeNothing(t *testing.T) {
 	}
 }
 
-// A browser that reads slowly loses nothing, and stands with the others again.
-func TestLine_SlowBrowserGetsEverythingOnceAndComesBack(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	good := e.open(jobPath("j")).opened()
-	slow, v := e.narrow(jobPath("j"))
-	slow.opened()
-	e.together("j", 2)
-	e.shrink()
-	for round := range 3 {
-		v.stop()
-		var want []string
-		for e.members("j") == 2 {
-			id := f.publish("j", &eventbusv1.Event{Stage: "big", Content: strings.Repeat("x", 64<<10)})[0]
-			want = append(want, id)
-			same(t, "the other one gets it at once", good.ids(1), []string{id})
-		}
-		for range round * limits().RingItems { // it falls out of the ring, too
-			want = append(want, f.steps("j", 1)...)
-		}
-		v.goOn()
-		same(t, "the slow one", slow.ids(len(want)), want)
-		good.ids(round * limits().RingItems)
-		e.together("j", 2)
-		same(t, "live", slow.ids(0), []string{})
-		same(t, "lines that keep what waiting takes", e.files(), 0)
-	}
-	last := f.finish("j")
-	for _, b := range []*browser{good, slow} {
-		same(t, "the end", b.ids(1), []string{last})
-		b.ended()
-	}
-	same(t, "cut", counter(e.metrics.writeTimeouts), 0)
-}
-
-// Who does not read the last packet ends nevertheless, and with it.
-func TestLine_SlowBrowserGetsTheEndOnce(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	slow, v := e.narrow(jobPath("j"))
-	slow.opened()
-	e.together("j", 1)
-	e.shrink()
-	v.stop()
-	last := f.publish("j", &eventbusv1.Event{Stage: "done", Status: "completed", Content: tooMuch(), Final: true})[0]
-	until(t, "it is alone", func() bool { return e.members("j") == 0 })
-	v.goOn()
-	same(t, "the end", slow.ids(1), []string{last})
-	slow.ended()
-	until(t, "nothing is left", func() bool { return e.streams() == 0 && counter(e.metrics.topics) == 0 })
-}
-
 func TestLine_BrowserThatIsGoneIsNoticedAtOnce(t *testing.T) {
 	for name, leave := range map[string]func(*net.TCPConn) error{
 		"closed":      (*net.TCPConn).Close,
@@ -349,64 +194,6 @@ func TestLine_BrowserThatIsGoneIsNoticedAtOnce(t *testing.T) {
 			until(t, "the router is left", func() bool { return f.open.Load() == 0 })
 		})
 	}
-}
-
-// A browser may be gone in the middle of a write that waits for it.
-func TestLine_SlowBrowserThatIsGoneIsNoticedAtOnce(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	e.pace = pace{time.Hour, 1}
-	c, _, _ := e.rawStream("j", get11)
-	e.together("j", 1)
-	f.block(e, "j")
-	_ = c.Close()
-	until(t, "nothing is left", func() bool { return e.streams() == 0 && counter(e.metrics.topics) == 0 })
-	same(t, "cut", counter(e.metrics.writeTimeouts), 0)
-}
-
-func TestLine_DrainReachesMembersAndSlowOnes(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	_, chunked, _ := e.rawStream("j", get11)
-	_, plain, _ := e.rawStream("j", get10)
-	slow, v := e.narrow(jobPath("k"))
-	slow.opened()
-	e.together("j", 2)
-	e.together("k", 1)
-	v.stop()
-	ids := f.block(e, "k")
-	stopped := make(chan error)
-	go func() { stopped <- e.Stop(t.Context()) }()
-	for r, end := range map[*bufio.Reader]string{chunked: "\n\n\r\n0\r\n\r\n", plain: "\n\n"} {
-		text, err := io.ReadAll(r)
-		if err != nil || !strings.HasSuffix(string(text), end) || strings.Count(string(text), "retry: ") != 2 {
-			t.Errorf("%q %v", text, err)
-		}
-	}
-	v.goOn()
-	same(t, "the slow one", slow.ids(len(ids)), ids)
-	if last := slow.next(); !isAway(last) {
-		t.Errorf("got %q", last)
-	}
-	slow.ended()
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
-	same(t, "streams", e.streams(), 0)
-}
-
-func TestLine_DrainCutsWhoDoesNotRead(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet, func(_ *Config, o *Options) { o.Drain = 300 * time.Millisecond })
-	c, _, _ := e.rawStream("j", get11)
-	_ = c.SetReadBuffer(1)
-	e.together("j", 1)
-	f.block(e, "j")
-	begun := time.Now()
-	if err := e.Stop(context.Background()); err == nil || time.Since(begun) > tooLong {
-		t.Errorf("%v after %s", err, time.Since(begun))
-	}
-	same(t, "streams", e.streams(), 0)
 }
 
 // Streams that go on without a goroutine leave nothing behind, either.
@@ -453,105 +240,6 @@ func TestLine_ManyLeaveNothingBehind(t *testing.T) {
 	})
 	until(t, "descriptors are back", func() bool { return descriptors() <= before+2 })
 	until(t, "goroutines are back", func() bool { now, _ := settled(); return now <= goroutines+2 })
-}
-
-// One event costs one write for each browser, and no goroutine.
-func TestLine_OneEventIsOneWriteForEachBrowser(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	var writes atomic.Int64
-	e.Server.lines.write = func(fd int, b []byte) (int, error) {
-		writes.Add(1)
-		return writeNow(fd, b)
-	}
-	const n = 50
-	var all []*browser
-	for range n {
-		all = append(all, e.open(jobPath("j")).opened())
-	}
-	e.together("j", n)
-	writes.Store(0)
-	goroutines, _ := settled()
-	for range 20 {
-		f.steps("j", 1)
-		for _, b := range all {
-			b.ids(1)
-		}
-	}
-	same(t, "writes", writes.Load(), int64(20*n))
-	until(t, "nobody needs a goroutine", func() bool { now, _ := settled(); return now <= goroutines })
-	// What comes at once is written at once.
-	writes.Store(0)
-	f.steps("j", 100)
-	for _, b := range all {
-		b.ids(100)
-	}
-	if w := writes.Load(); w > 10*n {
-		t.Errorf("100 events at once were %d writes for %d browsers", w, n)
-	}
-}
-
-// Who comes back gets the header and all that it missed in one write, with no
-// goroutine beside its request's.
-func TestLine_ComingBackIsOneWrite(t *testing.T) {
-	f := newFakeRouter(t)
-	e := newEdge(t, f, quiet)
-	var writes atomic.Int64
-	e.Server.lines.write = func(fd int, b []byte) (int, error) {
-		writes.Add(1)
-		return writeNow(fd, b)
-	}
-	first := e.open(jobPath("j")).opened()
-	e.together("j", 1)
-	ids := f.steps("j", 50)
-	same(t, "the first one", first.ids(50), ids)
-	for get, code := range map[string]func(string) string{get11: chunk, get10: func(s string) string { return s }} {
-		writes.Store(0)
-		_, r, _ := e.rawStream("j", strings.Replace(get, "Accept:", "Last-Event-ID: "+ids[9]+"\r\nAccept:", 1))
-		read(t, r, code("retry: 2000\n: subscribed\n\n"))
-		missed := 0
-		for missed < 40 {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				t.Fatal(err)
-			}
-			if id, ok := strings.CutPrefix(line, "id: "); ok {
-				same(t, "the next", strings.TrimSpace(id), ids[10+missed])
-				missed++
-			}
-		}
-		same(t, "writes", writes.Load(), int64(1))
-	}
-}
-
-// A delivery allocates nothing.
-func TestLine_DeliveryAllocatesNothing(t *testing.T) {
-	e := newEdge(t, newFakeRouter(t))
-	e.Server.lines.write = func(_ int, b []byte) (int, error) { return len(b), nil }
-	ring := hub.NewTopicAt[frame](limits(), event.ID{})
-	tp := &topic{owner: e.topics, crowd: crowd{lines: e.Server.lines}}
-	tp.ring.Store(ring)
-	const n = 1000
-	for range n {
-		l := &line{topic: tp, chunked: true, at: -1, cancel: func(error) {}}
-		if _, _, ok := tp.crowd.join(t.Context(), l, &jobFeed{topics: e.topics, topic: tp, sub: tp.subscribe(event.ID{})}, nil); !ok {
-			t.Fatal("it could not join")
-		}
-	}
-	text := mustItem(t, sample())
-	items := make([]hub.Item[frame], 1)
-	id := uint64(0)
-	allocs := testing.AllocsPerRun(200, func() {
-		id++
-		items[0] = hub.Item[frame]{ID: event.ID{Ms: id}, Size: 300, Value: text}
-		ring.Extend(items)
-		tp.crowd.mu.Lock()
-		tp.crowd.pass()
-		tp.crowd.unlock()
-	})
-	if allocs > 3 { // for all of them: the ring grows, and the race detector empties pools
-		t.Errorf("an event to %d browsers: %v allocations", n, allocs)
-	}
 }
 
 // Who comes while events never cease finds its place.

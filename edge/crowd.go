@@ -138,7 +138,7 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed, lead []byte) (res
 		switch {
 		case !live:
 			return lead, "", false
-		case len(items) > 0:
+		case len(lead)+len(items) > 0:
 			b, end := s.coded(lead, items, l.chunked)
 			c.lines.client.metrics.framesSent.Add(float64(len(items)))
 			if rest, err := l.send(b); err != nil || len(rest) > 0 || end != "" {
@@ -146,11 +146,6 @@ func (c *crowd) join(ctx context.Context, l *line, f *jobFeed, lead []byte) (res
 				return rest, end, false
 			}
 			f.wrote(items)
-			lead = nil
-		case len(lead) > 0:
-			if rest, err := l.send(lead); err != nil || len(rest) > 0 {
-				return rest, "", false
-			}
 			lead = nil
 		case c.sub == nil || c.sub.Beside(f.sub):
 			c.add(l, f.sub)

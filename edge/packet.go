@@ -2,7 +2,6 @@ package edge
 
 import (
 	"bytes"
-	"fmt"
 	"net/http"
 	"os"
 	"strconv"
@@ -50,14 +49,24 @@ func room(buf []byte) []byte {
 func seal(b []byte, why ending) packet {
 	end := len(b)
 	var size [chunkRoom]byte
-	head := append(strconv.AppendUint(size[:0], uint64(end-chunkRoom), 16), chunkEnd...)
+	head := appendChunkHead(size[:0], end-chunkRoom)
 	start := chunkRoom - len(head)
 	copy(b[start:], head)
-	b = append(b, chunkEnd...)
-	if why != "" {
+	b = appendChunkEnd(b, why)
+	return packet{plain: b[chunkRoom:end:end], chunk: b[start:], buf: b, end: why}
+}
+
+// appendChunkHead begins a chunk of so many bytes.
+func appendChunkHead(b []byte, size int) []byte {
+	return append(strconv.AppendUint(b, uint64(size), 16), chunkEnd...)
+}
+
+// appendChunkEnd ends it, and the stream where there is a reason to.
+func appendChunkEnd(b []byte, why ending) []byte {
+	if b = append(b, chunkEnd...); why != "" {
 		b = append(b, lastChunk...)
 	}
-	return packet{plain: b[chunkRoom:end:end], chunk: b[start:], buf: b, end: why}
+	return b
 }
 
 // scratch is what it takes to hand events on; it is borrowed.
@@ -77,24 +86,25 @@ func (s *scratch) packet(items []hub.Item[frame]) packet {
 	return p
 }
 
-// coded is a packet of events for one line, after what leads.
+// coded is what leads, and events, for one line.
 func (s *scratch) coded(lead []byte, items []hub.Item[frame], chunked bool) ([]byte, ending) {
 	s.buf = append(s.buf[:0], lead...)
+	if len(items) == 0 {
+		return s.buf, ""
+	}
 	b, end := s.buf, lastOf(items)
 	if chunked {
 		size := 0
 		for _, it := range items {
 			size += len(it.Value.text)
 		}
-		b = append(strconv.AppendUint(b, uint64(size), 16), chunkEnd...)
+		b = appendChunkHead(b, size)
 	}
 	for _, it := range items {
 		b = append(b, it.Value.text...)
 	}
 	if chunked {
-		if b = append(b, chunkEnd...); end != "" {
-			b = append(b, lastChunk...)
-		}
+		b = appendChunkEnd(b, end)
 	}
 	s.buf = b
 	return b, end
@@ -114,23 +124,20 @@ func (c *call) lead() []byte {
 	h, body := c.out.w.Header(), c.out.body.GetData()
 	h.Set("Content-Type", c.out.body.GetContentType())
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	b := bytes.NewBuffer(make([]byte, 0, 512))
+	status := "HTTP/1.0 200 OK\r\n"
 	if c.chunked {
 		h.Set("Transfer-Encoding", "chunked")
-		b.WriteString("HTTP/1.1 200 OK\r\n")
-	} else {
-		b.WriteString("HTTP/1.0 200 OK\r\n")
+		status = "HTTP/1.1 200 OK\r\n"
 	}
-	_ = h.Write(b) // a buffer
-	b.WriteString("\r\n")
-	if c.chunked {
-		fmt.Fprintf(b, "%x\r\n", len(body))
-		b.Write(body)
-		b.WriteString(chunkEnd)
-	} else {
-		b.Write(body)
+	head := bytes.NewBuffer(make([]byte, 0, 512))
+	head.WriteString(status)
+	_ = h.Write(head) // a buffer
+	head.WriteString("\r\n")
+	b := head.Bytes()
+	if !c.chunked {
+		return append(b, body...)
 	}
-	return b.Bytes()
+	return appendChunkEnd(append(appendChunkHead(b, len(body)), body...), "")
 }
 
 // keep: a line that does not take all of a packet keeps its bytes.

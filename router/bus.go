@@ -187,22 +187,12 @@ func (b *Bus) connectPubSub() error {
 
 // carry carries a shard's entries until ctx ends or its lease is lost.
 func (b *Bus) carry(ctx context.Context, domain string, shard int) {
-	b.recount(ctx, domain, shard)
 	c := b.carrier
-	if _, cluster := b.streams.(*redis.ClusterClient); cluster {
+	if c.cluster() {
 		c = newCarrier(b.deps)
 		defer c.loop.Wait()
 	}
 	c.carry(ctx, domain, shard)
-}
-
-// recount looks for what was trimmed unread before anything is read: reading on hides
-// it, where Redis's own count is wrong.
-func (b *Bus) recount(ctx context.Context, domain string, shard int) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	before := &bridge{bridgeDeps: b.deps, domain: domain, shard: shard, key: shardKey(domain, shard)}
-	_ = before.recount(ctx) // no log yet, or Redis is away: it is kept every second
 }
 
 func (b *Bus) rejoined(channel string) {

@@ -47,6 +47,7 @@ const wakeBlock = 100 * time.Millisecond
 // that it has is finished first.
 func (c *carrier) carry(ctx context.Context, domain string, shard int) {
 	b := newBridge(ctx, c.bridgeDeps, domain, shard)
+	b.recountFirst(ctx)
 	c.mu.Lock()
 	c.joining = append(c.joining, b)
 	if !c.running {
@@ -59,12 +60,7 @@ func (c *carrier) carry(ctx context.Context, domain string, shard int) {
 	b.keepUntilLeft()
 }
 
-func (c *carrier) tell() {
-	select {
-	case c.news <- struct{}{}:
-	default:
-	}
-}
+func (c *carrier) tell() { signal(c.news) }
 
 // run makes rounds while there is a bridge.
 func (c *carrier) run() {

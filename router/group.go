@@ -46,10 +46,7 @@ func (g *group[T]) submit(item T) *ticket[T] {
 	first := len(g.waiting) == 1
 	g.mu.Unlock()
 	if first {
-		select {
-		case g.came <- struct{}{}:
-		default: // it was told already
-		}
+		signal(g.came)
 	}
 	return t
 }

@@ -186,7 +186,7 @@ func (h *topicHub) rejoined(channel string) {
 		}
 	}
 	h.mu.Unlock()
-	wake(h.checkNow)
+	signal(h.checkNow)
 }
 
 // run compares heads until ctx ends.

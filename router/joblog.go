@@ -92,20 +92,26 @@ type jobLog struct {
 
 // ask puts what the next Read, after the same cursor, asks first into a pipeline.
 func (l *jobLog) ask(ctx context.Context, pipe redis.Pipeliner, after event.ID) {
-	if after.IsZero() {
-		l.ahead = l.command(ctx, pipe, "-", l.pageSize())
-	} else {
-		l.ahead = l.command(ctx, pipe, after.String(), l.pageSize()+1)
-	}
+	start, n := l.first(after)
+	l.ahead = l.command(ctx, pipe, start, n)
 }
 
 func (l *jobLog) pageSize() int { return cmp.Or(l.size, firstPage) }
+
+// first is what a page after the cursor asks first: from where, and for how many. The
+// cursor's own entry is among them, which tells that the log holds it.
+func (l *jobLog) first(after event.ID) (start string, n int) {
+	if after.IsZero() {
+		return "-", l.pageSize()
+	}
+	return after.String(), l.pageSize() + 1
+}
 
 // Read implements hub.Log. Where the cursor is the final event, or older than
 // retention with nothing left, the error is OutOfRange. It is not safe for
 // concurrent use: a subscription reads alone.
 func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*Shown], error) {
-	page, err := l.page(ctx, after, l.pageSize())
+	page, err := l.page(ctx, after)
 	if err != nil {
 		return page, err
 	}
@@ -126,14 +132,15 @@ func (l *jobLog) Read(ctx context.Context, after event.ID) (hub.Page[*Shown], er
 	return page, nil
 }
 
-// page reads up to n events after the cursor.
-func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*Shown], error) {
+// page reads up to pageSize events after the cursor.
+func (l *jobLog) page(ctx context.Context, after event.ID) (hub.Page[*Shown], error) {
 	var page hub.Page[*Shown]
+	start, n := l.first(after)
+	items, err := l.entries(ctx, start, n)
+	if err != nil {
+		return page, err
+	}
 	if !after.IsZero() {
-		items, err := l.entries(ctx, after.String(), n+1)
-		if err != nil {
-			return page, err
-		}
 		if len(items) > 0 && items[0].ID == after {
 			if len(items) == 1 && items[0].Final {
 				return page, overAt(l.jobID, after)
@@ -141,10 +148,9 @@ func (l *jobLog) page(ctx context.Context, after event.ID, n int) (hub.Page[*Sho
 			page.Items = items[1:]
 			return page, nil
 		}
-	}
-	items, err := l.entries(ctx, "-", n)
-	if err != nil {
-		return page, err
+		if items, err = l.entries(ctx, "-", l.pageSize()); err != nil {
+			return page, err
+		}
 	}
 	page.Items = items
 	page.Gap, err = l.gap(after, items)

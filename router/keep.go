@@ -124,6 +124,14 @@ func (b *bridge) recount(ctx context.Context) error {
 	return nil
 }
 
+// recountFirst does it before anything is read: reading on hides what was trimmed, where
+// Redis's own count is wrong.
+func (b *bridge) recountFirst(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	_ = b.recount(ctx) // no log yet, or Redis is away: it is kept every second
+}
+
 // runs are the runs of Redis in which each shard's count of what was read is right. They
 // outlive the bridges.
 type runs struct {

@@ -70,61 +70,6 @@ type Relay struct {
 	timer *time.Timer
 }
 
-// relayJob is one job of a relay. It belongs to whoever place says.
-type relayJob struct {
-	relay  *Relay
-	handle uint64
-	log    jobLog
-	after  event.ID
-	topic  *topic // nil until held
-	sub    *hub.Subscription[*Shown]
-	// read is what the log had; nil where nobody read it.
-	read *logRead
-
-	opened bool
-	// place, woken and dropped are guarded by relay.mu.
-	place place
-	// woken: it got something while it was served.
-	woken   bool
-	dropped bool
-	next    *relayJob // in a jobQueue
-}
-
-// place is where a job is.
-type place uint8
-
-const (
-	atOpening place = iota // with open
-	atRead                 // in behind, or with read
-	atReady                // in ready
-	atServe                // with Next
-	atRest                 // in its topic, until that wakes it
-)
-
-// jobQueue is first in, first out.
-type jobQueue struct{ first, last *relayJob }
-
-func (q *jobQueue) push(j *relayJob) {
-	if q.last == nil {
-		q.first = j
-	} else {
-		q.last.next = j
-	}
-	q.last = j
-}
-
-func (q *jobQueue) pop() *relayJob {
-	j := q.first
-	if j == nil {
-		return nil
-	}
-	if q.first = j.next; q.first == nil {
-		q.last = nil
-	}
-	j.next = nil
-	return j
-}
-
 // Relay begins a relay without jobs. Close it.
 func (b *Bus) Relay() *Relay {
 	r := &Relay{bus: b, jobs: make(map[uint64]*relayJob), toOpen: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
@@ -186,30 +131,11 @@ func (r *Relay) Drop(handle uint64) {
 	}
 }
 
-// Wake implements hub.Waker.
-func (j *relayJob) Wake() {
-	r := j.relay
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if j.place == atRest {
-		r.enqueue(j)
-	} else {
-		j.woken = true
-	}
-}
-
 // enqueue gives the job its turn. The relay is locked.
 func (r *Relay) enqueue(j *relayJob) {
 	j.place = atReady
 	r.ready.push(j)
 	signal(r.wake)
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // open subscribes the channels of what was added, all in one, and passes each job
@@ -365,15 +291,6 @@ func (r *Relay) release(j *relayJob) {
 	r.held--
 	r.mu.Unlock()
 	j.letGo()
-}
-
-func (j *relayJob) letGo() {
-	if j.sub != nil {
-		j.sub.Leave()
-	}
-	if j.topic != nil {
-		j.relay.bus.hub.release(j.topic)
-	}
 }
 
 // Close ends the relay and all its jobs. It must be called once, when Next has

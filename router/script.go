@@ -94,7 +94,7 @@ func evalAll(ctx context.Context, c pipeliner, pipe redis.Pipeliner, calls []cal
 // had written when the connection's last command ran. It returns the script's reply
 // and how many replicas have what it wrote; an error is the script's or the
 // connection's.
-func runAndWait(ctx context.Context, node redis.UniversalClient, replicas int, c call) (*redis.Cmd, int64, error) {
+func runAndWait(ctx context.Context, node pipeliner, replicas int, c call) (*redis.Cmd, int64, error) {
 	run := func(eval func(redis.Pipeliner) *redis.Cmd) (*redis.Cmd, int64, error) {
 		pipe := node.Pipeline()
 		script := eval(pipe)

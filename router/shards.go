@@ -181,10 +181,7 @@ func (s *shards) begin(ref shardRef, now time.Time) {
 	go func() {
 		s.start(ctx, ref.domain, ref.shard)
 		close(own.done)
-		select {
-		case s.ended <- struct{}{}:
-		default:
-		}
+		signal(s.ended)
 	}()
 }
 

@@ -90,7 +90,13 @@ func (c *carrier) transact(ctx context.Context, commands []command) (answers []a
 		pipe.Do(ctx, args...)
 	}
 	exec := pipe.Do(ctx, "EXEC")
-	c.queueWait(ctx, pipe)
+	if c.cfg.MinReplicas > 0 {
+		// The replicas get the time to have what was claimed: an entry that only a dying
+		// master has is published anew at its successor, and must not be projected there as
+		// well. Where replicas are missing it goes on after waitTimeout, because readers
+		// are not to wait for them.
+		pipe.Do(ctx, "WAIT", c.cfg.MinReplicas, waitTimeout.Milliseconds())
+	}
 	leases = c.queueWatch(ctx, pipe)
 	cmds, _ := pipe.Exec(ctx) // each command has its own error
 	c.full = slices.ContainsFunc(cmds[1:1+len(commands)], func(cmd redis.Cmder) bool { return redis.HasErrorPrefix(cmd.Err(), "OOM") })
@@ -108,22 +114,8 @@ func (c *carrier) transactFull(ctx context.Context, commands []command) *redis.C
 	for i, b := range c.bridges {
 		keys[i] = leaseKey(b.key)
 	}
-	exec := evalAll(ctx, c.conn, c.conn.Pipeline(), []call{c.scripts.fence(keys, c.token, commands)})[0]
-	pipe := c.conn.Pipeline()
-	if c.queueWait(ctx, pipe); pipe.Len() > 0 {
-		_, _ = pipe.Exec(ctx) // as above
-	}
+	exec, _, _ := runAndWait(ctx, c.conn, c.cfg.MinReplicas, c.scripts.fence(keys, c.token, commands)) // it has its own error
 	return exec
-}
-
-// queueWait gives the replicas the time to have what was claimed: an entry that only a
-// dying master has is published anew at its successor, and must not be projected there
-// as well. Where replicas are missing it goes on after waitTimeout, because readers are
-// not to wait for them.
-func (c *carrier) queueWait(ctx context.Context, pipe redis.Pipeliner) {
-	if c.cfg.MinReplicas > 0 {
-		pipe.Do(ctx, "WAIT", c.cfg.MinReplicas, waitTimeout.Milliseconds())
-	}
 }
 
 // doubt is for a lease that changed: it may have been another's for a while, who left

@@ -56,7 +56,7 @@ func (h *watchHub) acquire(ctx context.Context, ref shardRef) *shardTopic {
 	h.mu.Lock()
 	t := h.topics[ref]
 	if t == nil {
-		defer wake(h.joined)
+		defer signal(h.joined)
 		t = &shardTopic{Topic: hub.NewTopic[*event.Event](hub.DefaultLimits()), ref: ref}
 		t.reader.handle = func(payload string) { h.hear(t, payload) }
 		h.topics[ref] = t
@@ -204,7 +204,7 @@ func (h *watchHub) rejoined(channel string) {
 	defer h.mu.Unlock()
 	for ref := range h.topics {
 		if watchChannel(ref.domain, ref.shard) == channel {
-			wake(h.checkNow)
+			signal(h.checkNow)
 			return
 		}
 	}
@@ -212,14 +212,6 @@ func (h *watchHub) rejoined(channel string) {
 
 // joinCheck after a shard was joined its batches of before are settled, as a rule.
 const joinCheck = 50 * time.Millisecond
-
-// wake asks a loop for a round; one that was asked for already is enough.
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
 
 // run compares what was announced with what the group has acknowledged.
 func (h *watchHub) run(ctx context.Context) {
